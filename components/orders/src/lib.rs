@@ -1,0 +1,111 @@
+//! Buying credits: what is for sale, the order and its checkout, and the way back from paying.
+
+use http::{Method, StatusCode};
+use order::{Opened, Order};
+use payment::{Creem, Purchase};
+use problem::{Code, Problem};
+use serde::Deserialize;
+use serde_json::json;
+use service::{Call, Reply, Request, Service, reply};
+use spin_sdk::{http::IntoResponse, http_service};
+
+static SERVICE: Service = Service { name: "orders", settings: &["public_url", "session_secret", "creem_base_url", "creem_api_key"] };
+
+#[http_service]
+async fn handle(request: Request) -> impl IntoResponse {
+    service::serve(&SERVICE, request, route).await
+}
+
+async fn route(call: Call) -> Result<Reply, Problem> {
+    let segments = call.segments()?;
+    let path: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match (path.as_slice(), &call.method) {
+        (["api", "products"], &Method::GET | &Method::HEAD) => reply::ok(&json!({"products": order::products().await?})),
+        (["api", "orders"], &Method::POST) => create(call).await,
+        (["api", "orders"], &Method::GET | &Method::HEAD) => list(&call).await,
+        (["api", "orders", id], &Method::GET | &Method::HEAD) => show(&call, id).await,
+        (["callback", "payment"], &Method::GET) => back(&call).await,
+        (["api", "orders"], _) => Err(Problem::method_not_allowed("GET, HEAD, POST")),
+        (["api", "products"] | ["api", "orders", _], _) => Err(Problem::method_not_allowed("GET, HEAD")),
+        (["callback", "payment"], _) => Err(Problem::method_not_allowed("GET")),
+        _ => Err(Problem::not_found("address")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    product_id: String,
+}
+
+/// POST /api/orders `{product_id}`: the intent first, then the checkout, then the link between them.
+async fn create(mut call: Call) -> Result<Reply, Problem> {
+    let caller = session::require(&call).await?;
+    let input: Input = call.json().await?;
+    let opened = order::open(&caller.user_id, &input.product_id, task::now()).await?;
+    let opened = opened.ok_or_else(|| Problem::invalid("product_id", "There is no such product; see /api/products."))?;
+    let order = match check_out(&call, &caller.user_id, &opened).await {
+        Ok(order) => order,
+        Err(problem) => {
+            // Nobody was given a page to pay on, so nobody can: the order is over. If this fails too, the order only stays pending.
+            if let Err(error) = order::cancel(&opened.id, task::now()).await {
+                eprintln!("{}", json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")}));
+            }
+            return Err(problem);
+        }
+    };
+    reply::json(StatusCode::CREATED, &json!({"order": order}))
+}
+
+async fn check_out(call: &Call, user_id: &str, opened: &Opened) -> Result<Order, Problem> {
+    let success_url = format!("{}/callback/payment", call.settings.public_url()?);
+    let purchase = Purchase {
+        product_id: &opened.provider_product_id,
+        order_id: &opened.id,
+        user_id,
+        email: &opened.email,
+        success_url: &success_url,
+    };
+    let checkout = Creem::from_settings(&call.settings)?.create_checkout(&purchase).await?;
+    let page = checkout.checkout_url.as_deref().filter(|page| payment::is_checkout_page(call.settings.text("creem_base_url").unwrap_or_default(), page));
+    let page = page.ok_or_else(|| {
+        Problem::new(Code::ProviderUnavailable, "The payment provider gave no page to pay on.").because("checkout_url missing or not creem's")
+    })?;
+    let order = order::attach(&opened.id, &checkout, page, task::now()).await?;
+    order.ok_or_else(|| Problem::internal("the order changed while its checkout was opened"))
+}
+
+/// GET /api/orders?limit=&offset=
+async fn list(call: &Call) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let limit = call.number("limit", 20, 1..=100)?;
+    let offset = call.number("offset", 0, 0..=1_000_000)?;
+    reply::ok(&json!({"orders": order::list(&caller.user_id, limit, offset).await?, "limit": limit, "offset": offset}))
+}
+
+/// GET /api/orders/{id}
+async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let order = order::by_id(&caller.user_id, id).await?.ok_or_else(|| Problem::not_found("order"))?;
+    reply::ok(&json!({"order": order}))
+}
+
+/// GET /callback/payment: the buyer is back. What the address says is not trusted (it can be copied and replayed); the payment
+/// provider is asked, and if it says "paid" the order is settled just as its webhook would.
+async fn back(call: &Call) -> Result<Reply, Problem> {
+    let id = call.query("checkout_id").filter(|id| !id.is_empty() && id.len() <= 100);
+    let id = id.ok_or_else(|| Problem::invalid("checkout_id", "The payment provider's reference is missing."))?;
+    let checkout = match Creem::from_settings(&call.settings)?.checkout(id).await {
+        Ok(checkout) => checkout,
+        Err(payment::Error::Refused { status, .. }) if status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST => {
+            return Err(Problem::not_found("checkout"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let settled = order::settle(&checkout, task::now()).await?;
+    eprintln!("{}", json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")}));
+    match &checkout.request_id {
+        Some(order_id) if order_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => reply::redirect(&format!("/api/orders/{order_id}")),
+        _ => Err(Problem::not_found("order")),
+    }
+}

@@ -1,0 +1,71 @@
+//! `POST /api/tasks`: order pictures. `GET /api/tasks`: the list.
+//!
+//! Spin routes by path alone, so the list, which lives at the same path, is answered here too.
+
+use http::{Method, StatusCode};
+use problem::Problem;
+use serde_json::json;
+use service::{Call, Reply, Request, Service, reply};
+use spin_sdk::{http::IntoResponse, http_service};
+use task::{View, create::Order};
+
+static SERVICE: Service = Service {
+    name: "task-create",
+    settings: &[
+        "public_url",
+        "session_secret",
+        "kie_base_url",
+        "kie_api_key",
+        "s3_endpoint",
+        "s3_region",
+        "s3_bucket",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+    ],
+};
+
+#[http_service]
+async fn handle(request: Request) -> impl IntoResponse {
+    service::serve(&SERVICE, request, route).await
+}
+
+async fn route(call: Call) -> Result<Reply, Problem> {
+    match call.method {
+        Method::POST => create(call).await,
+        Method::GET | Method::HEAD => list(&call).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, POST")),
+    }
+}
+
+/// POST /api/tasks: charge one credit a hairstyle, hand the tasks to the provider, answer without waiting for pictures.
+async fn create(mut call: Call) -> Result<Reply, Problem> {
+    let caller = session::require(&call).await?;
+    let order = Order::parse(call.json().await?)?;
+    let now = task::now();
+    let tasks = task::create::create(&caller.user_id, &order, now, now_millis()).await?;
+    let handed_over = task::hand_over::hand_over(&call.settings, &tasks, now).await;
+    if let Err(problem) = handed_over {
+        // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
+        eprintln!("{}", json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
+    }
+    let (tasks, balance) = task::create::outcome(&tasks, task::now()).await?;
+    let public_url = call.settings.public_url()?;
+    let views: Vec<View> = tasks.iter().map(|task| task.view(public_url, now)).collect();
+    let spent: i64 = tasks.iter().filter(|task| task.status != "failed").map(|task| task.price).sum();
+    reply::json(StatusCode::ACCEPTED, &json!({"tasks": views, "credits": {"spent": spent, "balance": balance}}))
+}
+
+/// GET /api/tasks?limit=&offset=
+async fn list(call: &Call) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let limit = call.number("limit", 20, 1..=100)?;
+    let offset = call.number("offset", 0, 0..=1_000_000)?;
+    let now = task::now();
+    let public_url = call.settings.public_url()?;
+    let tasks: Vec<View> = task::list(&caller.user_id, limit, offset).await?.iter().map(|task| task.view(public_url, now)).collect();
+    reply::ok(&json!({"tasks": tasks, "limit": limit, "offset": offset}))
+}
+
+fn now_millis() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}

@@ -1,0 +1,63 @@
+//! Reading and cancelling tasks, and the catalogue they are chosen from.
+
+use http::{HeaderValue, Method, StatusCode, header};
+use problem::Problem;
+use serde_json::json;
+use service::{Call, Reply, Request, Service, reply};
+use spin_sdk::{http::IntoResponse, http_service};
+
+static SERVICE: Service = Service { name: "tasks", settings: &["public_url", "session_secret"] };
+
+#[http_service]
+async fn handle(request: Request) -> impl IntoResponse {
+    service::serve(&SERVICE, request, route).await
+}
+
+async fn route(call: Call) -> Result<Reply, Problem> {
+    let segments = call.segments()?;
+    let path: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match (path.as_slice(), &call.method) {
+        (["api", "tasks", task_no], &Method::GET | &Method::HEAD) => show(&call, task_no).await,
+        (["api", "tasks", task_no, "cancel"], &Method::POST) => cancel(&call, task_no).await,
+        (["api", "hairstyles"], &Method::GET | &Method::HEAD) => {
+            catalogue(&json!({"hairstyles": catalogue::HAIRSTYLES, "models": catalogue::MODELS}))
+        }
+        (["api", "hair-colors"], &Method::GET | &Method::HEAD) => catalogue(&json!({"hair_colors": catalogue::HAIR_COLORS})),
+        (["api", "tasks", _] | ["api", "hairstyles" | "hair-colors"], _) => Err(Problem::method_not_allowed("GET, HEAD")),
+        (["api", "tasks", _, "cancel"], _) => Err(Problem::method_not_allowed("POST")),
+        _ => Err(Problem::not_found("address")),
+    }
+}
+
+/// GET /api/tasks/{task_no}: with an `ETag`, and `Retry-After` while there is something to wait for.
+async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let view = task::by_no(&caller.user_id, task_no, call.settings.public_url()?, task::now()).await?;
+    let etag = view.etag();
+    let mut response = if call.header("if-none-match") == Some(etag.as_str()) {
+        reply::status(StatusCode::NOT_MODIFIED)
+    } else {
+        reply::ok(&json!({"task": view}))?
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(Problem::internal)?);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if !view.is_final() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    }
+    Ok(response)
+}
+
+/// POST /api/tasks/{task_no}/cancel
+async fn cancel(call: &Call, task_no: &str) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let now = task::now();
+    let task = task::cancel(&caller.user_id, task_no, now).await?;
+    reply::ok(&json!({"task": task.view(call.settings.public_url()?, now)}))
+}
+
+fn catalogue(value: &serde_json::Value) -> Result<Reply, Problem> {
+    let mut response = reply::ok(value)?;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Ok(response)
+}

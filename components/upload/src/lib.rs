@@ -1,0 +1,179 @@
+//! Photos: into the bucket as they arrive, and out of it through short-lived links.
+
+use std::time::Duration;
+
+use database::{Row, Value};
+use http::{HeaderValue, Method, StatusCode, header};
+use problem::{Code, Problem};
+use serde::Serialize;
+use serde_json::json;
+use service::{Call, Reply, Request, Service, reply};
+use session::SignedIn;
+use spin_sdk::{http::IntoResponse, http_service};
+use storage::Bucket;
+
+mod intake;
+
+static SERVICE: Service = Service {
+    name: "upload",
+    settings: &[
+        "public_url",
+        "session_secret",
+        "upload_max_bytes",
+        "s3_endpoint",
+        "s3_region",
+        "s3_bucket",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+    ],
+};
+
+/// How long a link to a file is good.
+const LINK: Duration = Duration::from_secs(600);
+
+/// An upload as its owner sees it.
+#[derive(Serialize)]
+struct Upload {
+    id: String,
+    key: String,
+    url: String,
+    size: i64,
+    content_type: String,
+    width: i64,
+    height: i64,
+    sha256: String,
+    original_name: Option<String>,
+    /// Unix seconds.
+    created_at: i64,
+    /// Unix seconds; then the photo is deleted.
+    expires_at: i64,
+}
+
+const COLUMNS: &str = "id, key, size, content_type, width, height, sha256, original_name, created_at, expires_at";
+
+fn read(row: &Row, public_url: &str) -> Upload {
+    Upload {
+        id: row.text(0),
+        url: format!("{public_url}/files/{}", row.text(1)),
+        key: row.text(1),
+        size: row.integer(2),
+        content_type: row.text(3),
+        width: row.integer(4),
+        height: row.integer(5),
+        sha256: row.text(6),
+        original_name: row.optional_text(7),
+        created_at: row.integer(8),
+        expires_at: row.integer(9),
+    }
+}
+
+#[http_service]
+async fn handle(request: Request) -> impl IntoResponse {
+    service::serve(&SERVICE, request, route).await
+}
+
+async fn route(call: Call) -> Result<Reply, Problem> {
+    let segments = call.segments()?;
+    let path: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match (path.as_slice(), &call.method) {
+        (["api", "uploads"], &Method::POST) => create(call).await,
+        (["api", "uploads"], &Method::GET | &Method::HEAD) => list(&call).await,
+        (["api", "uploads", id], &Method::GET | &Method::HEAD) => show(&call, id).await,
+        (["api", "uploads", id], &Method::DELETE) => delete(&call, id).await,
+        (["files", key @ ..], &Method::GET | &Method::HEAD) if !key.is_empty() => file(&call, &key.join("/")).await,
+        (["api", "uploads"], _) => Err(Problem::method_not_allowed("GET, HEAD, POST")),
+        (["api", "uploads", _], _) => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
+        (["files", ..], _) => Err(Problem::method_not_allowed("GET, HEAD")),
+        _ => Err(Problem::not_found("address")),
+    }
+}
+
+/// POST /api/uploads: multipart with 1 to 4 `file` parts, or one raw image. All are kept, or none.
+async fn create(mut call: Call) -> Result<Reply, Problem> {
+    // Who it is comes first: a stranger's body is never read.
+    let caller = session::require(&call).await?;
+    let bucket = Bucket::from_settings(&call.settings)?;
+    let ids = intake::take(&mut call, &caller, &bucket).await?;
+    let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id IN (SELECT value FROM json_each(?1)) AND status = 'stored' ORDER BY id");
+    let rows = database::run(&sql, vec![json!(ids).to_string().into()]).await?;
+    let public_url = call.settings.public_url()?;
+    let uploads: Vec<Upload> = rows.iter().map(|row| read(row, public_url)).collect();
+    reply::json(StatusCode::CREATED, &json!({"uploads": uploads}))
+}
+
+/// GET /api/uploads?limit=&offset=
+async fn list(call: &Call) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let limit = call.number("limit", 20, 1..=100)?;
+    let offset = call.number("offset", 0, 0..=1_000_000)?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM uploads WHERE user_id = ?1 AND status = 'stored' AND expires_at > ?2 \
+         ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?4"
+    );
+    let rows = database::run(&sql, vec![caller.user_id.into(), now().into(), limit.into(), offset.into()]).await?;
+    let public_url = call.settings.public_url()?;
+    let uploads: Vec<Upload> = rows.iter().map(|row| read(row, public_url)).collect();
+    reply::ok(&json!({"uploads": uploads, "limit": limit, "offset": offset}))
+}
+
+/// GET /api/uploads/{id}
+async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3");
+    let row = database::one(&sql, vec![id.into(), caller.user_id.into(), now().into()]).await?;
+    let row = row.ok_or_else(|| Problem::not_found("upload"))?;
+    reply::ok(&json!({"upload": read(&row, call.settings.public_url()?)}))
+}
+
+/// DELETE /api/uploads/{id}: hidden at once, then removed. If the removal of the object fails, the row still says where it lies
+/// and the sweep removes both.
+async fn delete(call: &Call, id: &str) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let sql = "UPDATE uploads SET expires_at = ?3 WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3 RETURNING key";
+    let row = database::one(sql, vec![id.into(), caller.user_id.into(), now().into()]).await?;
+    let key = row.ok_or_else(|| Problem::not_found("upload"))?.text(0);
+    Bucket::from_settings(&call.settings)?.delete(&key).await?;
+    database::run("DELETE FROM uploads WHERE id = ?1", vec![id.into()]).await?;
+    Ok(reply::no_content())
+}
+
+/// GET /files/{key}: for the owner, a redirect to a link that is good for ten minutes.
+async fn file(call: &Call, key: &str) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    if !storage::key::is_plain(key) || !owns(&caller, key).await? {
+        return Err(Problem::not_found("file"));
+    }
+    let link = Bucket::from_settings(&call.settings)?.link(key, LINK)?;
+    let mut response = reply::redirect(&link)?;
+    // The browser may reuse the redirect while the link is surely good.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=300"));
+    Ok(response)
+}
+
+async fn owns(caller: &SignedIn, key: &str) -> Result<bool, Problem> {
+    let segments: Vec<&str> = key.split('/').collect();
+    let (sql, parameters): (&str, Vec<Value>) = match segments.as_slice() {
+        ["cache", user_id, _] if *user_id == caller.user_id => (
+            "SELECT 1 FROM uploads WHERE key = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3",
+            vec![key.into(), caller.user_id.as_str().into(), now().into()],
+        ),
+        ["result", "hairstyle", task_id, _] => (
+            "SELECT 1 FROM ai_tasks, json_each(result_urls) WHERE ai_tasks.id = ?1 AND user_id = ?2 AND status = 'completed' AND value = '/files/' || ?3",
+            vec![(*task_id).into(), caller.user_id.as_str().into(), key.into()],
+        ),
+        _ => return Ok(false),
+    };
+    Ok(database::one(sql, parameters).await?.is_some())
+}
+
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
+}
+
+/// 415 with the reason in people's words.
+fn refuse(refusal: &photo::Refusal) -> Problem {
+    match refusal {
+        photo::Refusal::Heic | photo::Refusal::NotAPhoto => Problem::new(Code::UnsupportedMediaType, refusal.to_string()),
+        other => Problem::invalid("file", other.to_string()),
+    }
+}

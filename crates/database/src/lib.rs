@@ -1,0 +1,164 @@
+//! The one way to run a statement.
+//!
+//! Three facts about Spin's SQLite shape this crate. A statement's error shows only when its rows have been collected; a result
+//! that is read halfway holds its connection; and opening a connection re-reads the whole schema, which costs more than most
+//! queries. So every statement is collected here, and one connection per instance is kept and shared by its concurrent
+//! requests. That is safe because nobody ever runs `BEGIN`: each change that matters is one statement.
+
+use std::{cell::RefCell, rc::Rc};
+
+use problem::{Code, Problem};
+use spin_sdk::sqlite::{Connection, RowResult};
+pub use spin_sdk::sqlite::Value;
+
+thread_local! {
+    static CONNECTION: RefCell<Option<Rc<Connection>>> = const { RefCell::new(None) };
+}
+
+/// Why a statement had no effect.
+#[derive(Debug)]
+pub enum Error {
+    /// A rule of the schema said no: the stable token of its trigger or constraint.
+    Refused(&'static str),
+    /// A UNIQUE or PRIMARY KEY constraint: `table.column`, as SQLite names it.
+    Taken(String),
+    /// The database is busy or out of reach; the same statement may succeed later.
+    Unavailable(String),
+    /// Anything else is a fault of ours.
+    Failed(String),
+}
+
+/// The refusals of the schema that callers tell apart. Everything else a trigger says is a fault of ours.
+const REFUSALS: [&str; 4] =
+    ["insufficient_credits", "illegal_task_transition", "illegal_order_transition", "balance_never_negative"];
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused("insufficient_credits") => {
+                Self::new(Code::InsufficientCredits, "Your credits do not cover this. Buy more and try again.")
+            }
+            Error::Refused(token) => Self::new(Code::Conflict, "The state of this has changed meanwhile.").because(token),
+            Error::Taken(what) => Self::new(Code::Conflict, "This exists already.").because(what),
+            Error::Unavailable(cause) => {
+                Self::new(Code::ServiceUnavailable, "The database is busy. Try again in a moment.").retry_after(2).because(cause)
+            }
+            Error::Failed(cause) => Self::internal(cause),
+        }
+    }
+}
+
+/// One row of a result.
+pub struct Row(RowResult);
+
+impl Row {
+    /// A text column; empty when NULL or of another type.
+    #[must_use]
+    pub fn text(&self, index: usize) -> String {
+        self.0.get::<&str>(index).unwrap_or_default().to_owned()
+    }
+
+    /// A text column that may be NULL.
+    #[must_use]
+    pub fn optional_text(&self, index: usize) -> Option<String> {
+        self.0.get::<&str>(index).map(str::to_owned)
+    }
+
+    /// An integer column; 0 when NULL.
+    #[must_use]
+    pub fn integer(&self, index: usize) -> i64 {
+        self.0.get(index).unwrap_or_default()
+    }
+
+    /// An integer column that may be NULL.
+    #[must_use]
+    pub fn optional_integer(&self, index: usize) -> Option<i64> {
+        self.0.get(index)
+    }
+}
+
+/// Runs one statement to its end and answers its rows.
+///
+/// # Errors
+/// See [`Error`]; `?` turns it into the right problem.
+pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
+    let connection = connection().await?;
+    let result = async { connection.execute(sql, parameters).await?.collect().await }.await;
+    match result {
+        Ok(rows) => Ok(rows.into_iter().map(Row).collect()),
+        Err(error) => {
+            // A connection that the host no longer knows is not tried twice.
+            if matches!(error, spin_sdk::sqlite::Error::InvalidConnection) {
+                CONNECTION.set(None);
+            }
+            Err(explain(error))
+        }
+    }
+}
+
+/// Runs a statement that answers at most one row.
+///
+/// # Errors
+/// As [`run`].
+pub async fn one(sql: &str, parameters: Vec<Value>) -> Result<Option<Row>, Error> {
+    Ok(run(sql, parameters).await?.into_iter().next())
+}
+
+async fn connection() -> Result<Rc<Connection>, Error> {
+    if let Some(connection) = CONNECTION.with_borrow(Clone::clone) {
+        return Ok(connection);
+    }
+    let connection = Rc::new(Connection::open_default().await.map_err(explain)?);
+    CONNECTION.set(Some(connection.clone()));
+    Ok(connection)
+}
+
+fn explain(error: spin_sdk::sqlite::Error) -> Error {
+    match error {
+        spin_sdk::sqlite::Error::Io(text) => read(text),
+        spin_sdk::sqlite::Error::InvalidConnection | spin_sdk::sqlite::Error::DatabaseFull => Error::Unavailable(error.to_string()),
+        other => Error::Failed(other.to_string()),
+    }
+}
+
+/// SQLite's text is exact on a local database and wrapped by a remote one, so tokens are searched, not compared.
+fn read(text: String) -> Error {
+    if let Some(token) = REFUSALS.iter().find(|token| text.contains(**token)) {
+        return Error::Refused(token);
+    }
+    if let Some((_, what)) = text.split_once("UNIQUE constraint failed: ") {
+        let what = what.split(['`', ',', '\n']).next().unwrap_or_default().trim();
+        return Error::Taken(what.to_owned());
+    }
+    if ["database is locked", "database is busy", "connection refused", "unable to open"].iter().any(|sign| text.to_lowercase().contains(sign)) {
+        return Error::Unavailable(text);
+    }
+    Error::Failed(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_recognised_bare_and_wrapped() {
+        assert!(matches!(read("insufficient_credits".into()), Error::Refused("insufficient_credits")));
+        let wrapped = "Hrana: `cursor error: step error: SQLite error: insufficient_credits`";
+        assert!(matches!(read(wrapped.into()), Error::Refused("insufficient_credits")));
+    }
+
+    #[test]
+    fn a_taken_key_is_named() {
+        let Error::Taken(what) = read("UNIQUE constraint failed: users.email".into()) else { panic!("not taken") };
+        assert_eq!(what, "users.email");
+        let Error::Taken(what) = read("Hrana: `UNIQUE constraint failed: users.email`".into()) else { panic!("not taken") };
+        assert_eq!(what, "users.email");
+    }
+
+    #[test]
+    fn an_sql_text_never_becomes_a_detail() {
+        let problem = Problem::from(read("near \"X\": syntax error in SELECT secret FROM t at offset 3".into()));
+        assert_eq!(problem.code, Code::Internal);
+        assert!(!problem.detail.contains("secret"));
+    }
+}

@@ -1,0 +1,199 @@
+//! Calls to the world outside, each bounded in time and size.
+//!
+//! Spin follows no redirects and would wait 600 seconds for each phase of a call; every call here names its own limit.
+//! A call is logged as one line (service, method, host, status, duration), never with its path, query or body: those may carry
+//! signatures and people's data.
+
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{Either, select};
+use http::{HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use spin_sdk::{
+    http::{BoxBody, EmptyBody, FullBody, box_body},
+    wasip3::{
+        http::types::{ErrorCode, RequestOptions},
+        http_compat::RequestOptionsExtension,
+    },
+};
+
+pub use spin_sdk::http::Response;
+
+/// A request on its way out.
+pub type Request = http::Request<BoxBody>;
+
+/// Why there is no usable answer. `Display` is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The call never reached the other side: it had no effect there.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// Sent, perhaps received, no answer: the effect is unknown.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The connection broke on the way: the effect is unknown.
+    #[error("connection lost: {0}")]
+    Broken(String),
+    /// The answer is longer than we are willing to read.
+    #[error("the answer exceeds {0} bytes")]
+    TooLarge(usize),
+    /// The answer is not what the protocol says.
+    #[error("unexpected answer: {0}")]
+    Unexpected(String),
+}
+
+impl Failure {
+    /// Whether the other side surely did nothing, so that the call may be repeated.
+    #[must_use]
+    pub fn had_no_effect(&self) -> bool {
+        matches!(self, Self::NotSent(_))
+    }
+}
+
+/// A request without a body. `content-length: 0` keeps it from being sent in chunks, which some stores refuse.
+///
+/// # Errors
+/// [`Failure::NotSent`] for a URL that is none.
+pub fn empty(method: Method, url: &str) -> Result<Request, Failure> {
+    build(method, url, box_body(EmptyBody::new()), 0)
+}
+
+/// A request with a whole body.
+///
+/// # Errors
+/// As [`empty`].
+pub fn full(method: Method, url: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Request, Failure> {
+    let body = body.into();
+    let length = body.len() as u64;
+    let mut request = build(method, url, box_body(FullBody::new(body)), length)?;
+    let content_type = HeaderValue::from_str(content_type).map_err(|error| Failure::NotSent(error.to_string()))?;
+    request.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(request)
+}
+
+/// A request whose body of `length` bytes arrives as a stream.
+///
+/// # Errors
+/// As [`empty`].
+pub fn streamed(method: Method, url: &str, body: BoxBody, length: u64) -> Result<Request, Failure> {
+    build(method, url, body, length)
+}
+
+fn build(method: Method, url: &str, body: BoxBody, length: u64) -> Result<Request, Failure> {
+    http::Request::builder()
+        .method(method)
+        .uri(url)
+        .header(header::CONTENT_LENGTH, length)
+        .body(body)
+        .map_err(|error| Failure::NotSent(error.to_string()))
+}
+
+/// Sends a request to `service` and waits for the head of the answer, at most `limit` in all.
+///
+/// # Errors
+/// See [`Failure`]. A status of 400 and above is an answer, not a failure.
+pub async fn send(service: &'static str, mut request: Request, limit: Duration) -> Result<Response, Failure> {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    request.extensions_mut().insert(RequestOptionsExtension(options(limit)));
+    let answer = within(limit, async { spin_sdk::http::send(request).await.map_err(explain) }).await;
+    let (status, cause) = match &answer {
+        Ok(response) => (response.status().as_u16(), None),
+        Err(failure) => (0, Some(failure.to_string())),
+    };
+    eprintln!(
+        "{}",
+        serde_json::json!({
+            "level": if cause.is_some() { "warn" } else { "info" }, "event": "outbound_call", "service": service,
+            "method": method.as_str(), "host": host, "status": status, "ms": started.elapsed().as_millis() as u64, "cause": cause,
+        })
+    );
+    answer
+}
+
+/// Reads the whole body of an answer, at most `cap` bytes and within `limit`.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn read(response: Response, cap: usize, limit: Duration) -> Result<Bytes, Failure> {
+    within(limit, async {
+        let mut body = response.into_body();
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::Broken(error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > cap {
+                return Err(Failure::TooLarge(cap));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
+    })
+    .await
+}
+
+/// Longest JSON answer of a provider that is read, in bytes.
+const JSON_CAP: usize = 1 << 20;
+
+/// Sends a request and parses the JSON answer, whatever its status.
+///
+/// # Errors
+/// See [`Failure`]; an answer that is not JSON of the expected shape is [`Failure::Unexpected`].
+pub async fn json<T: DeserializeOwned>(
+    service: &'static str,
+    request: Request,
+    limit: Duration,
+) -> Result<(StatusCode, T), Failure> {
+    let response = send(service, request, limit).await?;
+    let status = response.status();
+    let bytes = read(response, JSON_CAP, limit).await?;
+    let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {error}")))?;
+    Ok((status, value))
+}
+
+/// Runs `work` for at most `limit`.
+///
+/// # Errors
+/// [`Failure::TimedOut`], or the error of the work.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match select(pin!(work), pin!(spin_sdk::time::sleep(limit))).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => Err(Failure::TimedOut(limit)),
+    }
+}
+
+fn options(limit: Duration) -> RequestOptions {
+    let options = RequestOptions::new();
+    let nanoseconds = u64::try_from(limit.as_nanos()).ok();
+    // A host that doesn't support one of these keeps its default; `within` bounds the call all the same.
+    let _ = options.set_connect_timeout(nanoseconds);
+    let _ = options.set_first_byte_timeout(nanoseconds);
+    let _ = options.set_between_bytes_timeout(nanoseconds);
+    options
+}
+
+fn explain(error: ErrorCode) -> Failure {
+    match error {
+        ErrorCode::HttpRequestDenied
+        | ErrorCode::HttpRequestUriInvalid
+        | ErrorCode::ConnectionRefused
+        | ErrorCode::ConnectionTimeout
+        | ErrorCode::ConnectionLimitReached
+        | ErrorCode::DnsTimeout
+        | ErrorCode::DnsError(_)
+        | ErrorCode::DestinationNotFound
+        | ErrorCode::DestinationUnavailable
+        | ErrorCode::DestinationIpProhibited
+        | ErrorCode::DestinationIpUnroutable
+        | ErrorCode::TlsProtocolError
+        | ErrorCode::TlsCertificateError
+        | ErrorCode::TlsAlertReceived(_) => Failure::NotSent(error.to_string()),
+        other => Failure::Broken(other.to_string()),
+    }
+}

@@ -1,0 +1,257 @@
+//! The AI provider: kie.ai, behind a trait, because it is about to retire two of its three APIs.
+//!
+//! An [`Api`] is pure protocol (what to send, how to read the answer) and is tested without a network; [`Kie`] does the talking.
+//! Facts that shape this crate: the HTTP status is 200 even for failures, the body's `code` is the truth; there is no
+//! idempotency key, so a creation whose answer was lost is never repeated; a callback's signature does not cover its body, so
+//! what a callback says is only a hint to go and ask.
+
+use std::time::Duration;
+
+use config::Settings;
+use http::{HeaderValue, Method, header};
+use outbound::Failure;
+use problem::Problem;
+use serde_json::Value;
+
+pub mod callback;
+mod four_o;
+mod kontext;
+mod market;
+pub mod results;
+
+/// How long the provider may take to accept a task or tell about one.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A picture to be made.
+#[derive(Clone, Debug)]
+pub struct Picture<'a> {
+    pub prompt: &'a str,
+    /// A link the provider can fetch the photo from.
+    pub photo_url: &'a str,
+    /// Where it tells that the picture is done.
+    pub callback_url: &'a str,
+    /// Of the photo, in pixels.
+    pub width: i64,
+    pub height: i64,
+}
+
+/// What the provider knows about a task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// At work, or in a state we have never heard of: unknown is running, never failed.
+    Running,
+    /// Done; the pictures can be fetched here.
+    Succeeded(Vec<String>),
+    /// Given up, with the provider's reason.
+    Failed(String),
+    /// It has no such task (or not yet).
+    Missing,
+}
+
+/// Why a task was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The provider says no and will say so again.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Surely not created: it may be tried again later.
+    #[error("not now: {0}")]
+    Later(String),
+    /// Perhaps created. Must not be repeated; a callback may still tell.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// The provider could not say. `Display` is for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("provider query: {0}")]
+pub struct QueryError(pub String);
+
+/// One of the provider's APIs.
+pub trait Api: Sync {
+    /// As in `ai_tasks.external_provider`.
+    fn name(&self) -> &'static str;
+    /// Path and body of the request that creates a task.
+    fn create(&self, picture: &Picture<'_>) -> (&'static str, Value);
+    /// Path and query of the request that tells about a task.
+    fn record_path(&self, external_id: &str) -> String;
+    /// Reads the `data` of such an answer.
+    fn read(&self, data: &Value) -> Record;
+}
+
+/// The API with this name.
+#[must_use]
+pub fn api(name: &str) -> Option<&'static dyn Api> {
+    const APIS: [&dyn Api; 3] = [&market::Market, &four_o::FourO, &kontext::Kontext];
+    APIS.into_iter().find(|api| api.name() == name)
+}
+
+/// An account at kie.ai.
+pub struct Kie<'a> {
+    base_url: &'a str,
+    api_key: &'a str,
+}
+
+impl<'a> Kie<'a> {
+    /// The account that the settings name.
+    ///
+    /// # Errors
+    /// `internal` when the component does not hold them.
+    pub fn from_settings(settings: &'a Settings) -> Result<Self, Problem> {
+        Ok(Self { base_url: settings.text("kie_base_url")?.trim_end_matches('/'), api_key: settings.text("kie_api_key")? })
+    }
+
+    /// Asks for a picture and answers the provider's task id.
+    ///
+    /// # Errors
+    /// See [`CreateError`]: the three kinds call for three different things.
+    pub async fn create(&self, api: &dyn Api, picture: &Picture<'_>) -> Result<String, CreateError> {
+        let (path, body) = api.create(picture);
+        let url = format!("{}{path}", self.base_url);
+        let request = outbound::full(Method::POST, &url, "application/json", body.to_string()).map_err(|failure| CreateError::Later(failure.to_string()))?;
+        let (_, answer) = self.exchange(request).await.map_err(|failure| {
+            if failure.had_no_effect() { CreateError::Later(failure.to_string()) } else { CreateError::Unknown(failure.to_string()) }
+        })?;
+        read_created(&answer)
+    }
+
+    /// Asks about a task.
+    ///
+    /// # Errors
+    /// [`QueryError`] when there is no clear answer: ask again later.
+    pub async fn record(&self, api: &dyn Api, external_id: &str) -> Result<Record, QueryError> {
+        let url = format!("{}{}", self.base_url, api.record_path(external_id));
+        let request = outbound::empty(Method::GET, &url).map_err(|failure| QueryError(failure.to_string()))?;
+        let (_, answer) = self.exchange(request).await.map_err(|failure| QueryError(failure.to_string()))?;
+        read_record(api, &answer)
+    }
+
+    async fn exchange(&self, mut request: outbound::Request) -> Result<(http::StatusCode, Value), Failure> {
+        let mut key = HeaderValue::from_str(&format!("Bearer {}", self.api_key)).map_err(|error| Failure::NotSent(error.to_string()))?;
+        key.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, key);
+        outbound::json("kie", request, LIMIT).await
+    }
+}
+
+/// The code in the body; a missing one counts as a server error.
+fn code_of(answer: &Value) -> i64 {
+    answer["code"].as_i64().unwrap_or(500)
+}
+
+/// The message, under either of its names.
+fn message_of(answer: &Value) -> String {
+    let text = answer["msg"].as_str().or_else(|| answer["message"].as_str()).unwrap_or("no message");
+    text.chars().take(300).collect()
+}
+
+fn read_created(answer: &Value) -> Result<String, CreateError> {
+    let message = || format!("code {}: {}", code_of(answer), message_of(answer));
+    match code_of(answer) {
+        200 => match answer["data"]["taskId"].as_str() {
+            Some(id) if !id.is_empty() => Ok(id.to_owned()),
+            _ => Err(CreateError::Unknown("accepted without a task id".into())),
+        },
+        // Out of credits, key limit, queue full, too many calls, maintenance: nothing was made, and it passes.
+        401 | 402 | 408 | 429 | 433 | 455 | 505 | 550 => Err(CreateError::Later(message())),
+        _ if message_of(answer).starts_with("Credits insufficient") => Err(CreateError::Later(message())),
+        500 => Err(CreateError::Later(message())),
+        _ => Err(CreateError::Refused(message())),
+    }
+}
+
+fn read_record(api: &dyn Api, answer: &Value) -> Result<Record, QueryError> {
+    match code_of(answer) {
+        200 if answer["data"].is_object() => Ok(api.read(&answer["data"])),
+        200 => Ok(Record::Missing),
+        422 | 404 => Ok(Record::Missing),
+        code => Err(QueryError(format!("code {code}: {}", message_of(answer)))),
+    }
+}
+
+/// A list of URLs wherever the provider put it: a list, or JSON inside a string, under either spelling.
+fn urls_in(value: &Value) -> Vec<String> {
+    let parsed;
+    let value = match value {
+        Value::String(text) => {
+            parsed = serde_json::from_str(text).unwrap_or(Value::Null);
+            &parsed
+        }
+        other => other,
+    };
+    let list = ["resultUrls", "result_urls"].iter().find_map(|name| value[*name].as_array());
+    list.into_iter().flatten().filter_map(Value::as_str).filter(|url| !url.is_empty()).map(str::to_owned).collect()
+}
+
+/// The text of the first of these fields that has one.
+fn reason_in(data: &Value, fields: &[&str]) -> String {
+    let text = fields.iter().filter_map(|field| data[*field].as_str()).find(|text| !text.is_empty());
+    text.unwrap_or("The provider gave no reason.").chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PICTURE: Picture<'_> = Picture { prompt: "p", photo_url: "http://s/photo", callback_url: "http://a/cb", width: 800, height: 1200 };
+
+    #[test]
+    fn every_api_sends_the_photo_and_the_callback() {
+        for name in ["kie_4o", "kie_kontext", "kie_market"] {
+            let (path, body) = api(name).expect(name).create(&PICTURE);
+            assert!(path.starts_with("/api/v1/"), "{path}");
+            assert_eq!(body["callBackUrl"], "http://a/cb");
+            assert!(body.to_string().contains("http://s/photo"), "{body}");
+        }
+        assert!(api("other").is_none());
+    }
+
+    #[test]
+    fn an_answer_without_certainty_is_not_a_refusal() {
+        let kind = |answer: Value| match read_created(&answer) {
+            Ok(id) => id,
+            Err(CreateError::Refused(_)) => "refused".into(),
+            Err(CreateError::Later(_)) => "later".into(),
+            Err(CreateError::Unknown(_)) => "unknown".into(),
+        };
+        assert_eq!(kind(json!({"code": 200, "msg": "success", "data": {"taskId": "t1"}})), "t1");
+        assert_eq!(kind(json!({"code": 200, "msg": "success", "data": null})), "unknown");
+        assert_eq!(kind(json!({"code": 422, "msg": "validation", "data": null})), "refused");
+        assert_eq!(kind(json!({"code": 429, "msg": "too high", "data": null})), "later");
+        assert_eq!(kind(json!({"code": 500, "msg": "Credits insufficient: top up", "data": null})), "later");
+    }
+
+    #[test]
+    fn records_are_read_as_the_provider_really_writes_them() {
+        let read = |name: &str, data: Value| read_record(api(name).expect(name), &json!({"code": 200, "data": data})).expect("an answer");
+        let done = Record::Succeeded(vec!["https://f/1.png".into()]);
+        let four_o = json!({"status": "SUCCESS", "successFlag": 1, "response": {"resultUrls": ["https://f/1.png"]}});
+        assert_eq!(read("kie_4o", four_o), done);
+        let as_text = json!({"status": "SUCCESS", "successFlag": 1, "response": "{\"result_urls\":[\"https://f/1.png\"]}"});
+        assert_eq!(read("kie_4o", as_text), done);
+        assert_eq!(read("kie_4o", json!({"status": "GENERATING", "successFlag": 0, "response": null})), Record::Running);
+        assert_eq!(read("kie_4o", json!({"status": "GENERATE_FAILED", "successFlag": 3, "errorMessage": "no"})), Record::Failed("no".into()));
+        assert_eq!(read("kie_kontext", json!({"successFlag": 1, "response": {"resultImageUrl": "https://f/1.png"}})), done);
+        assert_eq!(read("kie_kontext", json!({"successFlag": 2, "errorMessage": "no"})), Record::Failed("no".into()));
+        assert_eq!(read("kie_market", json!({"state": "success", "resultJson": "{\"resultUrls\":[\"https://f/1.png\"]}"})), done);
+        assert_eq!(read("kie_market", json!({"state": "fail", "failMsg": "no", "resultJson": ""})), Record::Failed("no".into()));
+    }
+
+    #[test]
+    fn a_state_we_have_never_heard_of_is_running() {
+        let read = |name: &str, data: Value| read_record(api(name).expect(name), &json!({"code": 200, "data": data})).expect("an answer");
+        assert_eq!(read("kie_4o", json!({"status": "POLISHING", "successFlag": 0})), Record::Running);
+        assert_eq!(read("kie_market", json!({"state": "polishing", "resultJson": ""})), Record::Running);
+        assert_eq!(read("kie_kontext", json!({})), Record::Running);
+    }
+
+    #[test]
+    fn a_record_that_is_not_there_yet_is_missing_not_failed() {
+        let market = api("kie_market").expect("an api");
+        assert_eq!(read_record(market, &json!({"code": 422, "msg": "recordInfo is null", "data": null})).expect("an answer"), Record::Missing);
+        assert_eq!(read_record(market, &json!({"code": 200, "data": null})).expect("an answer"), Record::Missing);
+        assert!(read_record(market, &json!({"code": 500, "msg": "Server Error"})).is_err());
+    }
+}

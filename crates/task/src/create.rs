@@ -1,0 +1,183 @@
+//! Ordering pictures: what a client may ask for, and the one statement that charges and stores it.
+
+use catalogue::{DETAIL_MAX_CHARS, HairColor, Hairstyle, Model};
+use problem::{FieldError, Problem};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{CLAIM, COLUMNS, DEADLINE, Params, Task, read};
+
+/// Most hairstyles in one request.
+pub const MOST_STYLES: usize = 8;
+
+/// The body of `POST /api/tasks`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    upload_id: String,
+    hairstyles: Vec<String>,
+    hair_color: Option<String>,
+    detail: Option<String>,
+    model: Option<String>,
+}
+
+/// A valid order: ids of the catalogue have become its entries.
+pub struct Order {
+    upload_id: String,
+    hairstyles: Vec<&'static Hairstyle>,
+    hair_color: Option<&'static HairColor>,
+    detail: Option<String>,
+    model: &'static Model,
+}
+
+impl Order {
+    /// Checks everything and tells about all of it at once.
+    ///
+    /// # Errors
+    /// `invalid_input` with one entry per wrong field.
+    pub fn parse(input: Input) -> Result<Self, Problem> {
+        let mut errors = Vec::new();
+        let mut wrong = |field: String, message: String| errors.push(FieldError { field, message });
+
+        if input.upload_id.is_empty() || input.upload_id.len() > 64 {
+            wrong("upload_id".into(), "The id of one of your uploads is needed.".into());
+        }
+        let mut hairstyles: Vec<&Hairstyle> = Vec::new();
+        for (at, id) in input.hairstyles.iter().enumerate().take(MOST_STYLES + 1) {
+            match catalogue::hairstyle(id) {
+                Some(style) if hairstyles.iter().any(|known| known.id == style.id) => {
+                    wrong(format!("hairstyles[{at}]"), "This hairstyle is asked for twice.".into());
+                }
+                Some(style) => hairstyles.push(style),
+                None => wrong(format!("hairstyles[{at}]"), "There is no such hairstyle; see /api/hairstyles.".into()),
+            }
+        }
+        if input.hairstyles.is_empty() || input.hairstyles.len() > MOST_STYLES {
+            wrong("hairstyles".into(), format!("Choose from 1 to {MOST_STYLES} hairstyles."));
+        }
+        let hair_color = match input.hair_color.as_deref() {
+            None => None,
+            Some(id) => catalogue::hair_color(id).or_else(|| {
+                wrong("hair_color".into(), "There is no such colour; see /api/hair-colors.".into());
+                None
+            }),
+        };
+        let model = match input.model.as_deref() {
+            None => catalogue::MODELS.first(),
+            Some(id) => catalogue::model(id),
+        };
+        if model.is_none() {
+            let known: Vec<_> = catalogue::MODELS.iter().map(|model| model.id).collect();
+            wrong("model".into(), format!("Choose one of {}.", known.join(", ")));
+        }
+        let detail = input.detail.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        if detail.as_ref().is_some_and(|text| text.chars().count() > DETAIL_MAX_CHARS || text.chars().any(char::is_control)) {
+            wrong("detail".into(), format!("At most {DETAIL_MAX_CHARS} characters on one line."));
+        }
+        match model {
+            Some(model) if errors.is_empty() => {
+                Ok(Self { upload_id: input.upload_id, hairstyles, hair_color, detail, model })
+            }
+            _ => {
+                let mut problem = Problem::new(problem::Code::InvalidInput, "The order cannot be taken like this.");
+                problem.errors = errors;
+                Err(problem)
+            }
+        }
+    }
+}
+
+/// Charges and stores one task per hairstyle: all of them, or none. Each is claimed by the caller, who goes on to hand it over.
+///
+/// # Errors
+/// `insufficient_credits`; `invalid_input` when the upload is not the user's, not stored yet or expired.
+pub async fn create(user_id: &str, order: &Order, now: i64, now_millis: i64) -> Result<Vec<Task>, Problem> {
+    let rows: Vec<_> = order
+        .hairstyles
+        .iter()
+        .map(|style| {
+            let id = uuid::Uuid::now_v7();
+            let random = &uuid::Uuid::new_v4().simple().to_string()[..6];
+            let params = Params {
+                hairstyle: style.id.into(),
+                hair_color: order.hair_color.map(|color| color.id.into()),
+                detail: order.detail.clone(),
+                model: order.model.id.into(),
+                prompt: catalogue::prompt(style, order.hair_color, order.detail.as_deref()),
+                upload_id: order.upload_id.clone(),
+                ..Params::default()
+            };
+            json!({"id": id.to_string(), "task_no": format!("TASK_{now_millis}_{random}"), "params": params})
+        })
+        .collect();
+    // Before anything is known of the provider's answer the next look at the task is at its deadline: a hand-over that was cut
+    // off may have reached the provider, and must not be repeated. A callback may still claim it earlier.
+    let sql = format!(
+        "INSERT INTO ai_tasks (id, task_no, user_id, input_params, external_provider, price, created_at, updated_at, claimed_until, next_attempt_at) \
+         SELECT value ->> 'id', value ->> 'task_no', uploads.user_id, \
+                json_set(value -> 'params', '$.upload_key', uploads.key, '$.upload_url', '/files/' || uploads.key, \
+                         '$.width', uploads.width, '$.height', uploads.height), \
+                ?4, ?5, ?6, ?6, ?6 + {CLAIM}, ?6 + {DEADLINE} \
+         FROM uploads, json_each(?1) \
+         WHERE uploads.id = ?2 AND uploads.user_id = ?3 AND uploads.status = 'stored' AND uploads.expires_at > ?6 \
+         RETURNING {COLUMNS}"
+    );
+    let parameters = vec![
+        serde_json::Value::from(rows).to_string().into(),
+        order.upload_id.as_str().into(),
+        user_id.into(),
+        order.model.adapter.into(),
+        order.model.price.into(),
+        now.into(),
+    ];
+    let tasks: Vec<Task> = database::run(&sql, parameters).await?.iter().map(read).collect();
+    if tasks.is_empty() {
+        return Err(Problem::invalid("upload_id", "There is no such upload of yours, or it has expired. Upload the photo again."));
+    }
+    Ok(tasks)
+}
+
+/// The tasks as they stand now, in the order they were asked for, and their owner's balance.
+///
+/// # Errors
+/// The database's.
+pub async fn outcome(tasks: &[Task], now: i64) -> Result<(Vec<Task>, i64), Problem> {
+    let ids: Vec<_> = tasks.iter().map(|task| task.id.as_str()).collect();
+    let sql = format!(
+        "SELECT {COLUMNS}, (SELECT coalesce(sum(remaining), 0) FROM credit_lots l WHERE l.user_id = ai_tasks.user_id \
+         AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?2)) \
+         FROM ai_tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id"
+    );
+    let rows = database::run(&sql, vec![json!(ids).to_string().into(), now.into()]).await?;
+    let balance = rows.first().map_or(0, |row| row.integer(14));
+    Ok((rows.iter().map(read).collect(), balance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(body: serde_json::Value) -> Vec<String> {
+        let input = serde_json::from_value(body).expect("fits the shape");
+        match Order::parse(input) {
+            Ok(_) => Vec::new(),
+            Err(problem) => problem.errors.into_iter().map(|error| error.field).collect(),
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_at_once() {
+        let body = json!({"upload_id": "", "hairstyles": ["bob-cut", "beehive"], "hair_color": "plaid", "model": "x", "detail": "y".repeat(201)});
+        assert_eq!(fields(body), ["upload_id", "hairstyles[1]", "hair_color", "model", "detail"]);
+    }
+
+    #[test]
+    fn one_to_eight_different_hairstyles() {
+        assert_eq!(fields(json!({"upload_id": "u", "hairstyles": ["bob-cut"]})), Vec::<String>::new());
+        assert_eq!(fields(json!({"upload_id": "u", "hairstyles": []})), ["hairstyles"]);
+        assert_eq!(fields(json!({"upload_id": "u", "hairstyles": ["bob-cut", "bob-cut"]})), ["hairstyles[1]"]);
+        let all: Vec<_> = catalogue::HAIRSTYLES.iter().map(|style| style.id).collect();
+        assert_eq!(fields(json!({"upload_id": "u", "hairstyles": all[..8]})), Vec::<String>::new());
+        assert_eq!(fields(json!({"upload_id": "u", "hairstyles": all[..9]})), ["hairstyles"]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Tasks: one picture each, from the order to the file in our bucket.
+//!
+//! The life of a task is in three places that mirror its three moments: [`create`] charges and stores it, [`hand_over`] gives it
+//! to the provider, [`finish`] brings the picture home. Each step is claimed by one conditional UPDATE (`claimed_until`), so a
+//! callback, a poll and the sweep can meet without doing anything twice, and whoever dies in the middle is followed by the next.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cache::entry;
+use database::{Error, Row, one, run};
+use problem::{Code, Problem};
+use serde::{Deserialize, Serialize};
+
+pub mod create;
+pub mod finish;
+pub mod hand_over;
+pub mod sweep;
+
+/// After this many seconds a task that is not done fails and pays back.
+pub const DEADLINE: i64 = 900;
+/// For how long a step of a task is claimed, in seconds: longer than the step can take.
+pub const CLAIM: i64 = 120;
+
+/// A row of `ai_tasks`.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub id: String,
+    pub task_no: String,
+    pub user_id: String,
+    pub status: String,
+    pub params: Params,
+    pub result_urls: Vec<String>,
+    pub failure_reason: Option<String>,
+    pub provider: String,
+    pub external_id: Option<String>,
+    pub price: i64,
+    pub attempts: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+    pub completed_at: Option<i64>,
+}
+
+/// What was asked for (`ai_tasks.input_params`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Params {
+    pub hairstyle: String,
+    pub hair_color: Option<String>,
+    pub detail: Option<String>,
+    pub model: String,
+    pub prompt: String,
+    pub upload_id: String,
+    pub upload_key: String,
+    /// Where the owner sees the photo: a path of ours.
+    pub upload_url: String,
+    pub width: i64,
+    pub height: i64,
+}
+
+/// A task as its owner sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct View {
+    pub task_no: String,
+    pub status: String,
+    /// 0 to 1. While the provider works it is an estimate from the usual duration.
+    pub progress: f64,
+    pub hairstyle: String,
+    pub hair_color: Option<String>,
+    pub detail: Option<String>,
+    pub model: String,
+    pub upload_id: String,
+    /// Credits it costs.
+    pub price: i64,
+    pub result_urls: Vec<String>,
+    pub failure_reason: Option<String>,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// Unix seconds.
+    pub updated_at: i64,
+    /// Unix seconds; when it became final.
+    pub completed_at: Option<i64>,
+}
+
+/// A final task in the cache, with the owner it may be shown to.
+#[derive(Serialize, Deserialize)]
+struct Cached {
+    user_id: String,
+    view: View,
+}
+
+pub(crate) const COLUMNS: &str = "id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, \
+    external_task_id, price, attempts, created_at, updated_at, completed_at";
+
+pub(crate) fn read(row: &Row) -> Task {
+    Task {
+        id: row.text(0),
+        task_no: row.text(1),
+        user_id: row.text(2),
+        status: row.text(3),
+        params: serde_json::from_str(&row.text(4)).unwrap_or_default(),
+        result_urls: row.optional_text(5).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        failure_reason: row.optional_text(6),
+        provider: row.text(7),
+        external_id: row.optional_text(8),
+        price: row.integer(9),
+        attempts: row.integer(10),
+        created_at: row.integer(11),
+        updated_at: row.integer(12),
+        completed_at: row.optional_integer(13),
+    }
+}
+
+impl Task {
+    /// Whether nothing will change any more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        is_final(&self.status)
+    }
+
+    /// The task as its owner sees it, with addresses that begin with `public_url`.
+    #[must_use]
+    pub fn view(&self, public_url: &str, now: i64) -> View {
+        /// Seconds a picture usually takes.
+        const USUAL: f64 = 40.0;
+        let progress = match self.status.as_str() {
+            "completed" | "failed" => 1.0,
+            "processing" => ((now - self.created_at).max(0) as f64 / USUAL).clamp(0.05, 0.95),
+            _ => 0.0,
+        };
+        View {
+            task_no: self.task_no.clone(),
+            status: self.status.clone(),
+            progress: (progress * 100.0_f64).round() / 100.0,
+            hairstyle: self.params.hairstyle.clone(),
+            hair_color: self.params.hair_color.clone(),
+            detail: self.params.detail.clone(),
+            model: self.params.model.clone(),
+            upload_id: self.params.upload_id.clone(),
+            price: self.price,
+            result_urls: self.result_urls.iter().map(|path| format!("{public_url}{path}")).collect(),
+            failure_reason: self.failure_reason.clone(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            completed_at: self.completed_at,
+        }
+    }
+}
+
+impl View {
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        is_final(&self.status)
+    }
+
+    /// Changes whenever the answer does.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("\"{}-{}-{}\"", self.status, self.updated_at, (self.progress * 100.0) as i64)
+    }
+}
+
+fn is_final(status: &str) -> bool {
+    matches!(status, "completed" | "failed")
+}
+
+/// A task of this user by its number: from the cache once it is final, else from the database.
+///
+/// # Errors
+/// `not_found`, also for another user's task.
+pub async fn by_no(user_id: &str, task_no: &str, public_url: &str, now: i64) -> Result<View, Problem> {
+    if let Some(cached) = cache::get::<Cached>(&entry::task_result(task_no)).await {
+        return if cached.user_id == user_id { Ok(cached.view) } else { Err(Problem::not_found("task")) };
+    }
+    let sql = format!("SELECT {COLUMNS} FROM ai_tasks WHERE task_no = ?1 AND user_id = ?2");
+    let task = one(&sql, vec![task_no.into(), user_id.into()]).await?.as_ref().map(read);
+    let task = task.ok_or_else(|| Problem::not_found("task"))?;
+    remember(&task, public_url, now).await;
+    Ok(task.view(public_url, now))
+}
+
+/// A user's tasks, newest first. Read from the database each time: a list that is minutes old would hide the task just made.
+///
+/// # Errors
+/// The database's.
+pub async fn list(user_id: &str, limit: i64, offset: i64) -> Result<Vec<Task>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM ai_tasks WHERE user_id = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3");
+    Ok(run(&sql, vec![user_id.into(), limit.into(), offset.into()]).await?.iter().map(read).collect())
+}
+
+/// Cancels a task that the provider has not got; its credit returns.
+///
+/// # Errors
+/// `not_found`; `conflict` once it is under way or over.
+pub async fn cancel(user_id: &str, task_no: &str, now: i64) -> Result<Task, Problem> {
+    let sql = format!(
+        "UPDATE ai_tasks SET status = 'failed', failure_reason = 'cancelled', updated_at = ?3, completed_at = ?3 \
+         WHERE task_no = ?1 AND user_id = ?2 AND status = 'pending' AND claimed_until <= ?3 RETURNING {COLUMNS}"
+    );
+    if let Some(row) = one(&sql, vec![task_no.into(), user_id.into(), now.into()]).await? {
+        return Ok(read(&row));
+    }
+    let sql = "SELECT status FROM ai_tasks WHERE task_no = ?1 AND user_id = ?2";
+    let row = one(sql, vec![task_no.into(), user_id.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
+    Err(Problem::new(Code::Conflict, format!("This task cannot be cancelled any more: it is {}.", row.text(0))))
+}
+
+/// Keeps a final task in the cache.
+pub(crate) async fn remember(task: &Task, public_url: &str, now: i64) {
+    if task.is_final() {
+        let cached = Cached { user_id: task.user_id.clone(), view: task.view(public_url, now) };
+        cache::set(&entry::task_result(&task.task_no), &cached, entry::TASK_FINAL_SECONDS).await;
+    }
+}
+
+/// The time, in Unix seconds.
+#[must_use]
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
+}

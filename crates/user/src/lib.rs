@@ -1,0 +1,242 @@
+//! People and their credits, as the database tells them.
+
+use database::{Error, Row, Value, one, run};
+use problem::Problem;
+use serde::Serialize;
+
+/// A person.
+#[derive(Clone, Debug, Serialize)]
+pub struct User {
+    pub id: String,
+    pub email: String,
+    pub name: String,
+    pub picture: Option<String>,
+    pub role: String,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// The balance: credits that have not expired.
+    #[serde(skip)]
+    pub credits: i64,
+}
+
+/// What the ledger says about a person's credits.
+#[derive(Serialize)]
+pub struct Credits {
+    pub balance: i64,
+    /// What can be spent, in the order it will be.
+    pub lots: Vec<Lot>,
+    /// The lot that expires first.
+    pub expires_next: Option<Lot>,
+}
+
+/// Credits that came together and expire together.
+#[derive(Clone, Serialize)]
+pub struct Lot {
+    pub id: String,
+    pub amount: i64,
+    pub remaining: i64,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Unix seconds; absent: never.
+    pub expires_at: Option<i64>,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// One line of the account book.
+#[derive(Serialize)]
+pub struct Movement {
+    pub id: String,
+    /// Positive adds, negative spends.
+    pub amount: i64,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub entity_type: Option<String>,
+    pub entity_id: Option<String>,
+    pub note: Option<String>,
+    /// Unix seconds; absent: never.
+    pub expires_at: Option<i64>,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// A person's key figures.
+#[derive(Serialize)]
+pub struct Stats {
+    pub total_tasks: i64,
+    pub completed_tasks: i64,
+    pub failed_tasks: i64,
+    /// Credits spent and not returned.
+    pub credits_used: i64,
+}
+
+/// What an identity provider vouches for.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub provider: &'static str,
+    /// The provider's stable id of the person.
+    pub openid: String,
+    /// Verified by the provider.
+    pub email: String,
+    /// Whether the provider itself runs the address, so that whoever holds the account holds the address.
+    pub authoritative_for_email: bool,
+    pub name: String,
+    pub picture: Option<String>,
+}
+
+const COLUMNS: &str = "u.id, u.email, u.name, u.picture, u.role, u.created_at, \
+    (SELECT coalesce(sum(remaining), 0) FROM credit_lots l \
+     WHERE l.user_id = u.id AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?1))";
+
+fn read(row: &Row) -> User {
+    User {
+        id: row.text(0),
+        email: row.text(1),
+        name: row.text(2),
+        picture: row.optional_text(3),
+        role: row.text(4),
+        created_at: row.integer(5),
+        credits: row.integer(6),
+    }
+}
+
+/// The user with this id.
+///
+/// # Errors
+/// The database's.
+pub async fn by_id(id: &str, now: i64) -> Result<Option<User>, Error> {
+    let row = one(&format!("SELECT {COLUMNS} FROM users u WHERE u.id = ?2"), vec![now.into(), id.into()]).await?;
+    Ok(row.as_ref().map(read))
+}
+
+/// The balance alone.
+///
+/// # Errors
+/// The database's.
+pub async fn balance(id: &str, now: i64) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(sum(remaining), 0) FROM credit_lots \
+               WHERE user_id = ?1 AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?2)";
+    Ok(one(sql, vec![id.into(), now.into()]).await?.map_or(0, |row| row.integer(0)))
+}
+
+/// The user behind an identity: found by (provider, openid), or made with `signup_credits`.
+///
+/// An address that already belongs to a user is linked only when the provider is authoritative for it (the provider runs the
+/// mailbox) or when that user has no identity at all (a sign-up that was cut off by an older version). Otherwise an address that
+/// has changed hands would open somebody else's account.
+///
+/// # Errors
+/// `conflict` when the address belongs to an account that signs in another way.
+pub async fn for_identity(identity: &Identity, new_id: &str, signup_credits: i64, now: i64) -> Result<User, Problem> {
+    if let Some(user) = by_identity(identity, now).await? {
+        return Ok(user);
+    }
+    let created = run(
+        "INSERT INTO sign_ups (user_id, email, name, picture, credits, provider, openid, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        vec![
+            new_id.into(),
+            identity.email.as_str().into(),
+            identity.name.as_str().into(),
+            identity.picture.clone().into(),
+            signup_credits.into(),
+            identity.provider.into(),
+            identity.openid.as_str().into(),
+            now.into(),
+        ],
+    )
+    .await;
+    match created {
+        Ok(_) => {}
+        // Somebody has the address or the identity: perhaps the same person in another tab, a moment ago.
+        Err(Error::Taken(_)) => link(identity, now).await?,
+        Err(other) => return Err(other.into()),
+    }
+    by_identity(identity, now).await?.ok_or_else(|| {
+        Problem::new(
+            problem::Code::Conflict,
+            "An account with this e-mail address exists already. Sign in the way you did the first time.",
+        )
+    })
+}
+
+async fn by_identity(identity: &Identity, now: i64) -> Result<Option<User>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM user_auth a JOIN users u ON u.id = a.user_id WHERE a.provider = ?2 AND a.openid = ?3");
+    let row = one(&sql, vec![now.into(), identity.provider.into(), identity.openid.as_str().into()]).await?;
+    Ok(row.as_ref().map(read))
+}
+
+async fn link(identity: &Identity, now: i64) -> Result<(), Error> {
+    let sql = "INSERT INTO user_auth (id, user_id, provider, openid, created_at) \
+               SELECT lower(hex(randomblob(16))), id, ?2, ?3, ?5 FROM users \
+               WHERE email = ?1 AND (?4 OR NOT EXISTS (SELECT 1 FROM user_auth WHERE user_id = users.id)) \
+               ON CONFLICT (provider, openid) DO NOTHING";
+    let parameters: Vec<Value> = vec![
+        identity.email.as_str().into(),
+        identity.provider.into(),
+        identity.openid.as_str().into(),
+        i64::from(identity.authoritative_for_email).into(),
+        now.into(),
+    ];
+    run(sql, parameters).await.map(drop)
+}
+
+/// Lots with credits left, in the order they will be spent.
+///
+/// # Errors
+/// The database's.
+pub async fn credits(id: &str, now: i64) -> Result<Credits, Error> {
+    let sql = "SELECT l.id, l.amount, l.remaining, r.type, l.expires_at, l.created_at FROM credit_lots l \
+               JOIN credit_records r ON r.id = l.id \
+               WHERE l.user_id = ?1 AND l.remaining > 0 AND (l.expires_at IS NULL OR l.expires_at > ?2) \
+               ORDER BY l.expires_at IS NULL, l.expires_at, l.created_at, l.id";
+    let rows = run(sql, vec![id.into(), now.into()]).await?;
+    let lots: Vec<Lot> = rows
+        .iter()
+        .map(|row| Lot {
+            id: row.text(0),
+            amount: row.integer(1),
+            remaining: row.integer(2),
+            kind: row.text(3),
+            expires_at: row.optional_integer(4),
+            created_at: row.integer(5),
+        })
+        .collect();
+    Ok(Credits {
+        balance: lots.iter().map(|lot| lot.remaining).sum(),
+        expires_next: lots.first().filter(|lot| lot.expires_at.is_some()).cloned(),
+        lots,
+    })
+}
+
+/// The account book, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn history(id: &str, limit: i64, offset: i64) -> Result<Vec<Movement>, Error> {
+    let sql = "SELECT id, amount, type, entity_type, entity_id, note, expires_at, created_at FROM credit_records \
+               WHERE user_id = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2 OFFSET ?3";
+    let rows = run(sql, vec![id.into(), limit.into(), offset.into()]).await?;
+    let movements = rows.iter().map(|row| Movement {
+        id: row.text(0),
+        amount: row.integer(1),
+        kind: row.text(2),
+        entity_type: row.optional_text(3),
+        entity_id: row.optional_text(4),
+        note: row.optional_text(5),
+        expires_at: row.optional_integer(6),
+        created_at: row.integer(7),
+    });
+    Ok(movements.collect())
+}
+
+/// Key figures of a person.
+///
+/// # Errors
+/// The database's.
+pub async fn stats(id: &str) -> Result<Stats, Error> {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'), \
+               (SELECT coalesce(sum(amount), 0) FROM credit_consumptions WHERE user_id = ?1) FROM ai_tasks WHERE user_id = ?1";
+    let row = one(sql, vec![id.into()]).await?;
+    let figure = |index| row.as_ref().map_or(0, |row| row.integer(index));
+    Ok(Stats { total_tasks: figure(0), completed_tasks: figure(1), failed_tasks: figure(2), credits_used: figure(3) })
+}
