@@ -1,0 +1,110 @@
+//! `ai-hairstyle-host`: runs a Spin application here.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use host::{AppConfig, LogSink, Runtime, RuntimeConfig, Schedule};
+
+/// Runs the components of a spin.toml as Spin does, for local use.
+#[derive(Parser)]
+struct Options {
+    /// The application.
+    #[arg(long, default_value = "spin.toml")]
+    manifest: PathBuf,
+    /// Where its stores are.
+    #[arg(long, default_value = "runtime-config.toml")]
+    runtime_config: PathBuf,
+    #[arg(long, default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+    /// name=value, or name=@file; may be given again.
+    #[arg(long = "variable", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
+    /// Call POST /internal/cleanup with the variable cron_secret this often, e.g. 300s.
+    #[arg(long, value_parser = duration)]
+    sweep_every: Option<Duration>,
+    /// Where compiled components are kept.
+    #[arg(long)]
+    cache_dir: Option<PathBuf>,
+    /// How long a client waits for an answer.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    request_timeout: Duration,
+    /// Tell the host calls of each request in the header x-host-calls.
+    #[arg(long)]
+    expose_counters: bool,
+    /// No line per request, no output of components.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let stores = RuntimeConfig::load(&options.runtime_config)?;
+    let runtime = match &options.cache_dir {
+        Some(cache) => Runtime::load_with(&options.manifest, cache)?,
+        None => Runtime::load(&options.manifest)?,
+    };
+    let variables = options.variables.iter().map(|given| variable(given)).collect::<Result<BTreeMap<_, _>>>()?;
+    let mut config = AppConfig {
+        sqlite: stores.sqlite,
+        key_value: stores.key_value,
+        variables,
+        provided_variables: stores.variables,
+        request_timeout: options.request_timeout,
+        expose_counters: options.expose_counters,
+        access_log: if options.quiet { LogSink::None } else { LogSink::Stderr },
+        log_requests: !options.quiet,
+        schedule: Vec::new(),
+    };
+    if let Some(every) = options.sweep_every {
+        let secret = runtime.start(config.clone()).await?.variable("cron_secret").map(str::to_owned);
+        let secret = secret.context("--sweep-every needs the variable cron_secret in the manifest")?;
+        config.schedule.push(Schedule {
+            every,
+            method: http::Method::POST,
+            path: "/internal/cleanup".into(),
+            headers: vec![("authorization".into(), format!("Bearer {secret}"))],
+        });
+    }
+    let app = runtime.start(config).await?;
+    let server = app.serve(options.listen).await?;
+    println!("listening on http://{}", server.addr());
+    stopped().await?;
+    server.shutdown().await;
+    Ok(())
+}
+
+async fn stopped() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+fn variable(given: &str) -> Result<(String, String)> {
+    let Some((name, value)) = given.split_once('=') else { bail!("--variable {given}: write name=value") };
+    let value = match value.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("--variable {name}: cannot read {path}"))?.trim_end().to_owned(),
+        None => value.to_owned(),
+    };
+    Ok((name.to_owned(), value))
+}
+
+/// `90s`, `5m`, `1h`, or plain seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{text}: write e.g. 300s, 5m or 1h"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3_600)),
+        _ => Err(format!("{text}: write e.g. 300s, 5m or 1h")),
+    }
+}

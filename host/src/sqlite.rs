@@ -1,0 +1,283 @@
+//! `spin:sqlite@3.1.0` on local files.
+//!
+//! A guest's connection is a connection of its own, opened lazily. Statements run on blocking threads, never on the async ones:
+//! a writer may wait up to five seconds for a lock. A result of usual size is read to its end there and then, so the connection
+//! is free at once; a longer one streams, and the next statement waits for it without holding an async thread.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use rusqlite::{
+    hooks::{AuthAction, AuthContext, Authorization},
+    types::ValueRef,
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use crate::bindings::spin::sqlite::sqlite::{Error, RowResult, Value};
+
+/// Rows that are read before a result is handed over; more than that streams.
+const BUFFERED_ROWS: usize = 1_000;
+/// The same in bytes of text and blobs.
+const BUFFERED_BYTES: usize = 4 << 20;
+/// Rows per message of a streamed result.
+const BATCH: usize = 100;
+
+/// A guest's connection.
+pub struct Connection(pub(crate) Arc<Shared>);
+
+/// What outlives a call: the connection itself and the two numbers one may ask of it.
+pub(crate) struct Shared {
+    path: PathBuf,
+    database: Mutex<Option<rusqlite::Connection>>,
+    changes: AtomicU64,
+    last_insert_rowid: AtomicI64,
+}
+
+impl Connection {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(Arc::new(Shared { path: path.to_owned(), database: Mutex::default(), changes: AtomicU64::new(0), last_insert_rowid: AtomicI64::new(0) }))
+    }
+}
+
+/// The beginning of a result.
+pub(crate) struct Head {
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<RowResult>,
+    pub(crate) rest: Rest,
+}
+
+/// What follows the first rows.
+pub(crate) enum Rest {
+    /// Nothing: the statement has ended like this.
+    Ended(Result<(), Error>),
+    /// More rows, and then the end.
+    Streamed(mpsc::Receiver<Vec<RowResult>>, oneshot::Receiver<Result<(), Error>>),
+}
+
+impl Shared {
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    pub(crate) fn last_insert_rowid(&self) -> i64 {
+        self.last_insert_rowid.load(Relaxed)
+    }
+
+    /// Runs one statement. An SQL error is the end of the result, not an error of the call, as in Spin.
+    pub(crate) async fn execute(self: Arc<Self>, statement: String, parameters: Vec<Value>) -> Head {
+        let (head, first) = oneshot::channel();
+        tokio::task::spawn_blocking(move || self.run(&statement, parameters, head));
+        first.await.unwrap_or_else(|_| Head {
+            columns: Vec::new(),
+            rows: Vec::new(),
+            rest: Rest::Ended(Err(Error::Io("the statement's thread ended".into()))),
+        })
+    }
+
+    /// Runs one statement and waits for all of its rows.
+    pub(crate) fn execute_blocking(&self, statement: &str, parameters: Vec<Value>) -> Result<(Vec<String>, Vec<RowResult>), Error> {
+        let mut rows = Vec::new();
+        let columns = self.with(|database| {
+            let mut columns = Vec::new();
+            self.step(database, statement, parameters, &mut columns, |row| {
+                rows.push(row);
+                true
+            })?;
+            Ok(columns)
+        })?;
+        Ok((columns, rows))
+    }
+
+    fn run(&self, statement: &str, parameters: Vec<Value>, head: oneshot::Sender<Head>) {
+        let mut head = Some(head);
+        let mut columns = Vec::new();
+        let mut rows: Vec<RowResult> = Vec::new();
+        let mut bytes = 0;
+        let mut stream: Option<(mpsc::Sender<Vec<RowResult>>, oneshot::Sender<Result<(), Error>>)> = None;
+        let mut first_columns = Vec::new();
+        let result = self.with(|database| {
+            self.step_with(database, statement, parameters, &mut columns, |columns, row| {
+                bytes += size(&row);
+                rows.push(row);
+                match &stream {
+                    None if rows.len() < BUFFERED_ROWS && bytes < BUFFERED_BYTES => true,
+                    None => {
+                        let (rows_in, rows_out) = mpsc::channel(4);
+                        let (end_in, end_out) = oneshot::channel();
+                        stream = Some((rows_in, end_in));
+                        first_columns.clone_from(columns);
+                        let first = Head { columns: columns.clone(), rows: std::mem::take(&mut rows), rest: Rest::Streamed(rows_out, end_out) };
+                        head.take().is_some_and(|head| head.send(first).is_ok())
+                    }
+                    // A guest that no longer reads has closed the channel: the statement stops.
+                    Some((rows_in, _)) if rows.len() >= BATCH => rows_in.blocking_send(std::mem::take(&mut rows)).is_ok(),
+                    Some(_) => true,
+                }
+            })
+        });
+        match (stream, head) {
+            (Some((rows_in, end_in)), _) => {
+                if !rows.is_empty() {
+                    let _ = rows_in.blocking_send(rows);
+                }
+                let _ = end_in.send(result);
+            }
+            (None, Some(head)) => drop(head.send(Head { columns, rows, rest: Rest::Ended(result) })),
+            (None, None) => {}
+        }
+    }
+
+    fn step(
+        &self,
+        database: &mut rusqlite::Connection,
+        statement: &str,
+        parameters: Vec<Value>,
+        columns: &mut Vec<String>,
+        mut take: impl FnMut(RowResult) -> bool,
+    ) -> Result<(), Error> {
+        self.step_with(database, statement, parameters, columns, |_, row| take(row))
+    }
+
+    fn step_with(
+        &self,
+        database: &mut rusqlite::Connection,
+        statement: &str,
+        parameters: Vec<Value>,
+        columns: &mut Vec<String>,
+        mut take: impl FnMut(&Vec<String>, RowResult) -> bool,
+    ) -> Result<(), Error> {
+        let mut prepared = database.prepare_cached(statement).map_err(explain)?;
+        *columns = prepared.column_names().into_iter().map(str::to_owned).collect();
+        let count = columns.len();
+        let parameters = rusqlite::params_from_iter(parameters.into_iter().map(to_sql));
+        let mut rows = prepared.query(parameters).map_err(explain)?;
+        while let Some(row) = rows.next().map_err(explain)? {
+            let values = (0..count).map(|at| from_sql(row.get_ref(at).map_err(explain)?)).collect::<Result<_, _>>()?;
+            if !take(columns, RowResult { values }) {
+                break;
+            }
+        }
+        drop(rows);
+        drop(prepared);
+        self.changes.store(database.changes(), Relaxed);
+        self.last_insert_rowid.store(database.last_insert_rowid(), Relaxed);
+        Ok(())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut rusqlite::Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if database.is_none() {
+            *database = Some(open(&self.path)?);
+        }
+        work(database.as_mut().expect("opened above"))
+    }
+}
+
+fn open(path: &Path) -> Result<rusqlite::Connection, Error> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| Error::Io(error.to_string()))?;
+    }
+    let database = rusqlite::Connection::open(path).map_err(explain)?;
+    database.busy_timeout(Duration::from_secs(5)).map_err(explain)?;
+    // Stays in the file; without it an open reader makes writers fail.
+    database.pragma_update(None, "journal_mode", "WAL").map_err(explain)?;
+    database.pragma_update(None, "foreign_keys", true).map_err(explain)?;
+    database.set_prepared_statement_cache_capacity(128);
+    // As in Spin: a component reaches the database that it was given and no other file.
+    let guard = |context: AuthContext<'_>| match context.action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,
+        _ => Authorization::Allow,
+    };
+    database.authorizer(Some(guard));
+    Ok(database)
+}
+
+fn size(row: &RowResult) -> usize {
+    row.values
+        .iter()
+        .map(|value| match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(blob) => blob.len(),
+            _ => 8,
+        })
+        .sum()
+}
+
+fn to_sql(value: Value) -> rusqlite::types::Value {
+    match value {
+        Value::Integer(number) => rusqlite::types::Value::Integer(number),
+        Value::Real(number) => rusqlite::types::Value::Real(number),
+        Value::Text(text) => rusqlite::types::Value::Text(text),
+        Value::Blob(blob) => rusqlite::types::Value::Blob(blob),
+        Value::Null => rusqlite::types::Value::Null,
+    }
+}
+
+fn from_sql(value: ValueRef<'_>) -> Result<Value, Error> {
+    Ok(match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(bytes) => Value::Text(std::str::from_utf8(bytes).map_err(|error| Error::Io(error.to_string()))?.to_owned()),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
+fn explain(error: rusqlite::Error) -> Error {
+    Error::Io(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(folder: &tempfile::TempDir) -> Arc<Shared> {
+        Connection::new(&folder.path().join("a.db")).0
+    }
+
+    async fn text(shared: &Arc<Shared>, sql: &str) -> Result<String, String> {
+        let head = shared.clone().execute(sql.into(), Vec::new()).await;
+        match head.rest {
+            Rest::Ended(Ok(())) => Ok(format!("{:?}", head.rows.first().map(|row| format!("{:?}", row.values)))),
+            Rest::Ended(Err(Error::Io(text))) => Err(text),
+            _ => Err("unexpected".into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_first_statement_of_a_text_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = connection(&folder);
+        text(&db, "CREATE TABLE t (x); INSERT INTO t VALUES (1)").await.expect("created");
+        assert!(text(&db, "SELECT count(*) FROM t").await.expect("read").contains("Integer(0)"));
+    }
+
+    #[tokio::test]
+    async fn errors_end_the_result_in_sqlites_own_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = connection(&folder);
+        text(&db, "CREATE TABLE t (x UNIQUE)").await.expect("created");
+        text(&db, "INSERT INTO t VALUES (1)").await.expect("inserted");
+        assert_eq!(text(&db, "INSERT INTO t VALUES (1)").await.expect_err("taken"), "UNIQUE constraint failed: t.x");
+        assert_eq!(text(&db, "ATTACH 'other.db' AS o").await.expect_err("denied"), "not authorized");
+        assert!(text(&db, "SELECT ?1").await.expect_err("no parameter").contains("Wrong number of parameters"));
+    }
+
+    #[tokio::test]
+    async fn a_long_result_that_nobody_reads_does_not_hold_the_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = connection(&folder);
+        let many = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000) SELECT x FROM n";
+        let head = db.clone().execute(many.into(), Vec::new()).await;
+        let Rest::Streamed(rows, _) = head.rest else { panic!("long enough to stream") };
+        drop(rows);
+        assert!(text(&db, "SELECT 7").await.expect("free again").contains("Integer(7)"));
+    }
+}
