@@ -1,0 +1,166 @@
+//! Building the components into wasm, within the budget of their size.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::command::{root, run};
+use crate::step::step;
+use crate::toolchain::{TARGET, Toolchain};
+
+/// What the largest component may weigh. Small components start fast and travel well.
+const LARGEST_KIB: u64 = 700;
+
+/// The component that does nothing; what the others' speed is measured against.
+pub const HELLO: &str = "hello";
+
+#[derive(Deserialize)]
+struct Manifest {
+    component: BTreeMap<String, Component>,
+}
+
+#[derive(Deserialize)]
+struct Component {
+    source: PathBuf,
+}
+
+/// The ids of the app's components, which are their packages' names too.
+pub fn component_ids() -> Result<Vec<String>> {
+    Ok(sources()?.into_keys().collect())
+}
+
+fn sources() -> Result<BTreeMap<String, PathBuf>> {
+    let file = root().join("spin.toml");
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let manifest: Manifest =
+        toml::from_str(&text).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(manifest
+        .component
+        .into_iter()
+        .map(|(id, component)| (id, component.source))
+        .collect())
+}
+
+/// Builds these components (none named: all of the app), shows their sizes, and refuses those over the budget.
+pub fn build(names: &[String], with_hello: bool) -> Result<()> {
+    refuse(&compile(names, with_hello)?)
+}
+
+/// The same for somebody who wants to run them: a component over the budget is only told of.
+pub fn build_to_run(with_hello: bool) -> Result<()> {
+    if let Err(refusal) = refuse(&compile(&[], with_hello)?) {
+        eprintln!("    note: {refusal}");
+    }
+    Ok(())
+}
+
+/// Returns the names of the components that are over the budget.
+fn compile(names: &[String], with_hello: bool) -> Result<Vec<String>> {
+    let sources = sources()?;
+    let mut chosen: Vec<String> = names.to_vec();
+    if chosen.is_empty() {
+        chosen.extend(sources.keys().cloned());
+    }
+    if with_hello && !chosen.iter().any(|name| name == HELLO) {
+        chosen.push(HELLO.to_owned());
+    }
+    let mut files = Vec::new();
+    for name in &chosen {
+        let source = match sources.get(name) {
+            Some(source) => source.clone(),
+            None if name == HELLO => Path::new("target/wasm")
+                .join(TARGET)
+                .join("release/hello.wasm"),
+            None => {
+                let known: Vec<&str> = sources.keys().map(String::as_str).chain([HELLO]).collect();
+                bail!(
+                    "there is no component {name} in spin.toml; there are {}",
+                    known.join(", ")
+                );
+            }
+        };
+        files.push((name.as_str(), root().join(source)));
+    }
+
+    let toolchain = step("finding a compiler for components", || {
+        let toolchain = Toolchain::find()?;
+        eprintln!("    {}", toolchain.described());
+        Ok(toolchain)
+    })?;
+    forget_other_toolchain(&toolchain)?;
+    step("building components", || {
+        let mut command = toolchain.cargo()?;
+        command.current_dir(root()).args([
+            "build",
+            "--release",
+            "--target",
+            TARGET,
+            "--target-dir",
+            "target/wasm",
+        ]);
+        for name in &chosen {
+            command.args(["-p", name]);
+        }
+        run(&mut command)
+    })?;
+    weigh(&files)
+}
+
+/// Cargo tells compilers apart by their version only: what was built on another copy of the same version's
+/// standard library would be kept, and not link.
+pub fn forget_other_toolchain(toolchain: &Toolchain) -> Result<()> {
+    let folder = root().join("target/wasm");
+    let note = folder.join(".toolchain");
+    let identity = toolchain.identity()?;
+    let before = fs::read_to_string(&note).ok();
+    if before.as_deref() == Some(identity.as_str()) {
+        return Ok(());
+    }
+    if folder.exists() {
+        step("clearing what another toolchain built", || {
+            run(toolchain.cargo()?.current_dir(root()).args([
+                "clean",
+                "--quiet",
+                "--target-dir",
+                "target/wasm",
+            ]))
+        })?;
+    }
+    fs::create_dir_all(&folder)?;
+    fs::write(&note, identity)?;
+    Ok(())
+}
+
+/// Shows what the components weigh; returns the names of those over the budget.
+fn weigh(files: &[(&str, PathBuf)]) -> Result<Vec<String>> {
+    let mut too_large = Vec::new();
+    let mut sum = 0;
+    println!("{:<20} {:>8}", "component", "KiB");
+    for (name, file) in files {
+        let bytes = fs::metadata(file)
+            .with_context(|| format!("the build of {name} left no {}", file.display()))?
+            .len();
+        sum += bytes;
+        let kib = bytes.div_ceil(1024);
+        println!("{name:<20} {kib:>8}");
+        if kib > LARGEST_KIB {
+            too_large.push(format!("{name} ({kib} KiB)"));
+        }
+    }
+    println!("{:<20} {:>8}", "together", sum.div_ceil(1024));
+    Ok(too_large)
+}
+
+fn refuse(too_large: &[String]) -> Result<()> {
+    if !too_large.is_empty() {
+        bail!(
+            "over the budget of {LARGEST_KIB} KiB for one component: {}",
+            too_large.join(", ")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The chores of this repository, one command each: `cargo xtask <chore>`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod apt;
+mod bench;
+mod build;
+mod children;
+mod command;
+mod http;
+mod migrate;
+mod ports;
+mod state;
+mod step;
+mod test;
+mod toolchain;
+mod up;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The chores of this repository, one command each"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build the components into target/wasm; fetches a compiler for them if the machine has none
+    Build {
+        /// Ids of components in spin.toml, or `hello`; all of the app when none is named
+        components: Vec<String>,
+        /// Build the component that speed is measured against, too
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Apply the files of migrations/ to the app's database
+    Migrate {
+        /// The database's file; the one of runtime-config.toml when none is named
+        #[arg(long)]
+        database: Option<PathBuf>,
+    },
+    /// Run the whole product here: the app in the embedded host, beside the sandbox
+    Up(up::Options),
+    /// Run the sandbox alone, for an app that runs under Spin's own CLI; its flags follow (try --help)
+    #[command(disable_help_flag = true)]
+    Sandbox {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure requests per second, side by side with a component that does nothing
+    Bench(bench::Options),
+    /// Check everything: formatting, lints, sizes, and all tests
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(&arguments.chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(chore: &Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Build { components, bench } => build::build(components, *bench)?,
+        Chore::Migrate { database } => migrate::migrate(database.as_deref())?,
+        Chore::Up(options) => return Ok(up::up(options)?.exit_code()),
+        Chore::Sandbox { arguments } => return up::sandbox_alone(arguments),
+        Chore::Bench(options) => {
+            if let Some(ending) = bench::bench(options)? {
+                return Ok(ending.exit_code());
+            }
+        }
+        Chore::Test(options) => test::test(options)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

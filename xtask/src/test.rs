@@ -1,0 +1,102 @@
+//! Everything that has to hold before a change goes in.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::build::{self, HELLO};
+use crate::command::{cargo, root, run};
+use crate::toolchain::Toolchain;
+
+#[derive(Args)]
+pub struct Options {
+    /// Run only the tests whose name holds this
+    filter: Option<String>,
+    /// Leave out formatting and lints
+    #[arg(long)]
+    no_lint: bool,
+    /// Run only the tests of one package, without lints; `e2e` are those over HTTP against the running app
+    #[arg(long, value_name = "PACKAGE")]
+    only: Option<String>,
+}
+
+/// The steps that were taken, with their times.
+struct Summary(Vec<(&'static str, Duration)>);
+
+impl Summary {
+    fn step(&mut self, what: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        eprintln!("==> {what}");
+        let start = Instant::now();
+        let result = work();
+        self.0.push((what, start.elapsed()));
+        result
+    }
+}
+
+pub fn test(options: &Options) -> Result<()> {
+    let mut summary = Summary(Vec::new());
+    let result = steps(options, &mut summary);
+    eprintln!();
+    let (last, time) = match (&result, summary.0.len()) {
+        (Err(_), taken) if taken > 0 => (taken - 1, "FAILED"),
+        (_, taken) => (taken, ""),
+    };
+    for (index, (what, took)) in summary.0.iter().enumerate() {
+        let word = if index == last { time } else { "ok" };
+        eprintln!("{word:<7} {:>7.1} s  {what}", took.as_secs_f64());
+    }
+    result
+}
+
+fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
+    let mut components = build::component_ids()?;
+    components.push(HELLO.to_owned());
+
+    if !options.no_lint && options.only.is_none() {
+        summary.step("formatting", || {
+            run(cargo()
+                .current_dir(root())
+                .args(["fmt", "--all", "--check"]))
+        })?;
+        summary.step("lints, native", || {
+            let mut command = cargo();
+            command
+                .current_dir(root())
+                .args(["clippy", "--workspace", "--all-targets"]);
+            // Components build for wasm only: their exports have names that no native linker takes.
+            for component in &components {
+                command.args(["--exclude", component]);
+            }
+            run(command.args(["--", "-D", "warnings"]))
+        })?;
+        summary.step("lints, components", || lint_components(&components))?;
+    }
+    summary.step("components, and their sizes", || build::build(&[], true))?;
+    summary.step("tests", || {
+        let mut command = cargo();
+        // In the root, without a package named, cargo takes the workspace's default members: all that is native.
+        command.current_dir(root()).args(["test", "--no-fail-fast"]);
+        if let Some(package) = &options.only {
+            command.args(["-p", package]);
+        }
+        if let Some(filter) = &options.filter {
+            command.arg(filter);
+        }
+        run(&mut command)
+    })
+}
+
+fn lint_components(components: &[String]) -> Result<()> {
+    let toolchain = Toolchain::find()?;
+    build::forget_other_toolchain(&toolchain)?;
+    let mut command = toolchain.clippy()?;
+    // The profile of the build, so that both share the macros and build scripts of their dependencies.
+    command
+        .current_dir(root())
+        .args(["--release", "--target-dir", "target/wasm", "--lib"]);
+    for component in components {
+        command.args(["-p", component]);
+    }
+    run(command.args(toolchain.clippy_lints()))
+}
