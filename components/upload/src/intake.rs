@@ -104,10 +104,21 @@ impl Intake<'_> {
                 None => ended = true,
             }
         }
-        if head.len() as u64 > self.most_bytes {
-            return Err(self.too_large());
-        }
-        let photo = photo::inspect(&head).map_err(|refusal| refuse(&refusal))?;
+        let photo = match photo::inspect(&head) {
+            Ok(photo) => photo,
+            Err(refusal) => {
+                // What is too large is told so, whatever it is. Reading on is bounded, and a client that is still sending
+                // might otherwise never see the answer.
+                let mut size = head.len() as u64;
+                while size <= self.most_bytes && !ended {
+                    match body.next().await.transpose()? {
+                        Some(data) => size += data.len() as u64,
+                        None => ended = true,
+                    }
+                }
+                return Err(if size > self.most_bytes { self.too_large() } else { refuse(&refusal) });
+            }
+        };
 
         let id = uuid::Uuid::now_v7().to_string();
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
