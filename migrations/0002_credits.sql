@@ -73,6 +73,23 @@ BEGIN SELECT RAISE(ABORT, 'ledger_is_append_only'); END;
 CREATE TRIGGER credit_consumptions_no_delete BEFORE DELETE ON credit_consumptions
 BEGIN SELECT RAISE(ABORT, 'ledger_is_append_only'); END;
 
+-- `INSERT OR REPLACE` would delete a row without firing the triggers above, so a row that is there refuses to be replaced.
+CREATE TRIGGER credit_records_no_replace BEFORE INSERT ON credit_records
+BEGIN
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: credit_records.id')
+    WHERE EXISTS (SELECT 1 FROM credit_records WHERE id = NEW.id);
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: credit_records.entity_type, credit_records.entity_id')
+    WHERE NEW.lot_id IS NULL AND NEW.entity_type <> 'task' AND EXISTS (
+        SELECT 1 FROM credit_records
+        WHERE entity_type = NEW.entity_type AND entity_id = NEW.entity_id AND lot_id IS NULL AND entity_type <> 'task'
+    );
+END;
+CREATE TRIGGER credit_consumptions_no_replace BEFORE INSERT ON credit_consumptions
+BEGIN
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: credit_consumptions.id')
+    WHERE EXISTS (SELECT 1 FROM credit_consumptions WHERE id = NEW.id);
+END;
+
 -- A row that moves a lot must belong to that lot's owner and carry its expiry, or the two balances would part.
 CREATE TRIGGER credit_records_fit_their_lot BEFORE INSERT ON credit_records WHEN NEW.lot_id IS NOT NULL
 BEGIN
@@ -97,6 +114,19 @@ BEGIN
         WHERE user_id = NEW.user_id AND remaining > 0 AND (expires_at IS NULL OR expires_at > NEW.created_at)
     ) WHERE id = NEW.user_id;
 END;
+
+-- A lot appears with the record that opens it, whole, once; it never goes.
+CREATE TRIGGER credit_lots_open_with_their_record BEFORE INSERT ON credit_lots
+BEGIN
+    SELECT RAISE(ABORT, 'lots_mirror_the_ledger')
+    WHERE EXISTS (SELECT 1 FROM credit_lots WHERE id = NEW.id) OR NOT EXISTS (
+        SELECT 1 FROM credit_records
+        WHERE id = NEW.id AND lot_id IS NULL AND user_id = NEW.user_id AND amount = NEW.amount AND amount = NEW.remaining
+          AND expires_at IS NEW.expires_at AND created_at = NEW.created_at
+    );
+END;
+CREATE TRIGGER credit_lots_no_delete BEFORE DELETE ON credit_lots
+BEGIN SELECT RAISE(ABORT, 'lots_mirror_the_ledger'); END;
 
 -- The two derived figures can only be set to what the rows say.
 CREATE TRIGGER credit_lots_mirror BEFORE UPDATE ON credit_lots

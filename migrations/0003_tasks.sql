@@ -82,6 +82,15 @@ BEGIN
     WHERE taken_before < NEW.price;
 END;
 
+-- A task stays as long as its money does; `INSERT OR REPLACE` would be a way around that.
+CREATE TRIGGER ai_tasks_no_delete BEFORE DELETE ON ai_tasks
+BEGIN SELECT RAISE(ABORT, 'ledger_is_append_only'); END;
+CREATE TRIGGER ai_tasks_no_replace BEFORE INSERT ON ai_tasks
+BEGIN
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: ai_tasks.id') WHERE EXISTS (SELECT 1 FROM ai_tasks WHERE id = NEW.id);
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: ai_tasks.task_no') WHERE EXISTS (SELECT 1 FROM ai_tasks WHERE task_no = NEW.task_no);
+END;
+
 CREATE TRIGGER ai_tasks_status_arrows BEFORE UPDATE OF status ON ai_tasks WHEN NEW.status <> OLD.status
 BEGIN
     SELECT RAISE(ABORT, 'illegal_task_transition')

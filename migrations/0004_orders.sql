@@ -49,15 +49,22 @@ CREATE INDEX orders_status ON orders (status);
 CREATE INDEX orders_payment_id ON orders (payment_id);
 CREATE INDEX orders_created_at ON orders (created_at);
 
-CREATE TRIGGER orders_start_pending BEFORE INSERT ON orders WHEN NEW.status <> 'pending'
-BEGIN SELECT RAISE(ABORT, 'order_starts_pending'); END;
+CREATE TRIGGER orders_start_pending BEFORE INSERT ON orders
+BEGIN
+    SELECT RAISE(ABORT, 'order_starts_pending') WHERE NEW.status <> 'pending';
+    -- `INSERT OR REPLACE` would delete the order that is there without firing the trigger below.
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: orders.id') WHERE EXISTS (SELECT 1 FROM orders WHERE id = NEW.id);
+    SELECT RAISE(ABORT, 'UNIQUE constraint failed: orders.checkout_id')
+    WHERE EXISTS (SELECT 1 FROM orders WHERE checkout_id = NEW.checkout_id);
+END;
 
 CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
 BEGIN SELECT RAISE(ABORT, 'ledger_is_append_only'); END;
 
-CREATE TRIGGER orders_fixed_terms BEFORE UPDATE OF id, user_id, amount, currency, credits, product_id ON orders
+CREATE TRIGGER orders_fixed_terms BEFORE UPDATE OF id, user_id, amount, currency, credits, product_id, credits_valid_for ON orders
 WHEN NEW.id <> OLD.id OR NEW.user_id <> OLD.user_id OR NEW.amount <> OLD.amount OR NEW.currency <> OLD.currency
   OR NEW.credits <> OLD.credits OR NEW.product_id IS NOT OLD.product_id
+  OR NEW.credits_valid_for IS NOT OLD.credits_valid_for
 BEGIN SELECT RAISE(ABORT, 'order_terms_are_fixed'); END;
 
 CREATE TRIGGER orders_status_arrows BEFORE UPDATE OF status ON orders WHEN NEW.status <> OLD.status

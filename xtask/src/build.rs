@@ -17,6 +17,9 @@ const LARGEST_KIB: u64 = 700;
 /// The component that does nothing; what the others' speed is measured against.
 pub const HELLO: &str = "hello";
 
+/// Components that are not the app's: the measure, and the guest of the host's own tests.
+pub const EXTRAS: [&str; 2] = [HELLO, "probe"];
+
 #[derive(Deserialize)]
 struct Manifest {
     component: BTreeMap<String, Component>,
@@ -46,37 +49,41 @@ fn sources() -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// Builds these components (none named: all of the app), shows their sizes, and refuses those over the budget.
-pub fn build(names: &[String], with_hello: bool) -> Result<()> {
-    refuse(&compile(names, with_hello)?)
+pub fn build(names: &[String], with_extras: bool) -> Result<()> {
+    refuse(&compile(names, with_extras)?)
 }
 
 /// The same for somebody who wants to run them: a component over the budget is only told of.
-pub fn build_to_run(with_hello: bool) -> Result<()> {
-    if let Err(refusal) = refuse(&compile(&[], with_hello)?) {
+pub fn build_to_run(with_extras: bool) -> Result<()> {
+    if let Err(refusal) = refuse(&compile(&[], with_extras)?) {
         eprintln!("    note: {refusal}");
     }
     Ok(())
 }
 
 /// Returns the names of the components that are over the budget.
-fn compile(names: &[String], with_hello: bool) -> Result<Vec<String>> {
+fn compile(names: &[String], with_extras: bool) -> Result<Vec<String>> {
     let sources = sources()?;
     let mut chosen: Vec<String> = names.to_vec();
     if chosen.is_empty() {
         chosen.extend(sources.keys().cloned());
     }
-    if with_hello && !chosen.iter().any(|name| name == HELLO) {
-        chosen.push(HELLO.to_owned());
+    if with_extras {
+        for extra in EXTRAS {
+            if !chosen.iter().any(|name| name == extra) {
+                chosen.push(extra.to_owned());
+            }
+        }
     }
     let mut files = Vec::new();
     for name in &chosen {
         let source = match sources.get(name) {
             Some(source) => source.clone(),
-            None if name == HELLO => Path::new("target/wasm")
+            None if EXTRAS.contains(&name.as_str()) => Path::new("target/wasm")
                 .join(TARGET)
-                .join("release/hello.wasm"),
+                .join(format!("release/{name}.wasm")),
             None => {
-                let known: Vec<&str> = sources.keys().map(String::as_str).chain([HELLO]).collect();
+                let known: Vec<&str> = sources.keys().map(String::as_str).chain(EXTRAS).collect();
                 bail!(
                     "there is no component {name} in spin.toml; there are {}",
                     known.join(", ")

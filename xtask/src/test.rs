@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
-use crate::build::{self, HELLO};
+use crate::build::{self, EXTRAS};
 use crate::command::{cargo, root, run};
 use crate::toolchain::Toolchain;
 
@@ -51,7 +51,7 @@ pub fn test(options: &Options) -> Result<()> {
 
 fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
     let mut components = build::component_ids()?;
-    components.push(HELLO.to_owned());
+    components.extend(EXTRAS.map(str::to_owned));
 
     if !options.no_lint && options.only.is_none() {
         summary.step("formatting", || {

@@ -42,7 +42,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         return Err(Problem::method_not_allowed("POST"));
     }
     let secret = call.settings.text("cron_secret")?;
-    let given = call.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let given = call.bearer().unwrap_or_default();
     if secret.is_empty() || !same(secret, given) {
         return Err(Problem::new(Code::Unauthenticated, "The sweep is called with the cron secret."));
     }

@@ -70,7 +70,7 @@ async fn by_object(bucket: &Bucket, now: i64, report: &mut Report) -> Result<(),
 fn is_old(object: &storage::Listed, now: i64) -> bool {
     let name = object.key.rsplit('/').next().unwrap_or_default();
     let in_key = name.split_once('_').and_then(|(millis, _)| millis.parse::<i64>().ok()).map(|millis| millis / 1_000);
-    let written = object.last_modified.parse::<jiff::Timestamp>().ok().map(|time| time.as_second());
+    let written = object.written_at();
     // The later of the two would keep a photo longer than promised, the earlier deletes nothing before its time: a key is made at
     // the moment of the upload.
     in_key.or(written).is_some_and(|time| time <= now - KEPT) || written.is_some_and(|time| time <= now - KEPT)

@@ -36,17 +36,23 @@ async fn event(mut call: Call) -> Result<Reply, Problem> {
         return reply::ok(&json!({"outcome": "duplicate"}));
     }
     let outcome = match event.kind.as_str() {
-        "checkout.completed" => {
-            let outcome = match order::settle(&order::checkout_of(&event)?, now).await? {
-                Settled::Now => "settled",
-                Settled::Unchanged => "unchanged",
-            };
-            order::file(&event.id, "done", outcome, now).await?;
-            outcome
-        }
+        "checkout.completed" => match order::settle(&order::checkout_of(&event)?, now).await? {
+            // Money without an order stays in the inbox, open, for a person to look at.
+            Settled::Unmatched => "unmatched",
+            settled => {
+                let outcome = match settled {
+                    Settled::Now => "settled",
+                    Settled::Before => "settled before",
+                    Settled::NotPaid | Settled::Unmatched => "not paid",
+                };
+                order::file(&event.id, "done", outcome, now).await?;
+                outcome
+            }
+        },
         // Kept with its payload and left open, for the day its effect is built.
         _ => "kept",
     };
-    eprintln!("{}", json!({"level": "info", "event": "payment_event", "id": event.id, "type": event.kind, "outcome": outcome}));
+    let level = if outcome == "unmatched" { "error" } else { "info" };
+    eprintln!("{}", json!({"level": level, "event": "payment_event", "id": event.id, "type": event.kind, "outcome": outcome}));
     reply::ok(&json!({"outcome": outcome}))
 }

@@ -34,7 +34,7 @@ async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
     let view = task::by_no(&caller.user_id, task_no, call.settings.public_url()?, task::now()).await?;
     let etag = view.etag();
-    let mut response = if call.header("if-none-match") == Some(etag.as_str()) {
+    let mut response = if call.header("if-none-match").is_some_and(|known| matches(known, &etag)) {
         reply::status(StatusCode::NOT_MODIFIED)
     } else {
         reply::ok(&json!({"task": view}))?
@@ -60,4 +60,9 @@ fn catalogue(value: &serde_json::Value) -> Result<Reply, Problem> {
     let mut response = reply::ok(value)?;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     Ok(response)
+}
+
+/// Whether a client's `If-None-Match` holds this tag: a list, `*`, and tags that a compressing proxy made weak (RFC 9110, 13.1.2).
+fn matches(known: &str, etag: &str) -> bool {
+    known.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }

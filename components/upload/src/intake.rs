@@ -60,7 +60,7 @@ struct Intake<'a> {
 impl Intake<'_> {
     async fn raw(&mut self, call: &mut Call) -> Result<(), Problem> {
         if call.stated_length().is_some_and(|length| length > self.most_bytes) {
-            return Err(self.too_large());
+            return Err(self.refuse_unread(call).await);
         }
         let name = call.header("x-file-name").map(str::to_owned);
         let body = BodyDataStream::new(call.take_body()?).map_err(broken);
@@ -69,7 +69,7 @@ impl Intake<'_> {
 
     async fn multipart(&mut self, call: &mut Call) -> Result<(), Problem> {
         if call.stated_length().is_some_and(|length| length > self.most_bytes * MOST_FILES as u64 + FRAMING) {
-            return Err(self.too_large());
+            return Err(self.refuse_unread(call).await);
         }
         let boundary = multer::parse_boundary(call.header("content-type").unwrap_or_default())
             .map_err(|error| Problem::invalid("content-type", "The multipart boundary is missing.").because(error))?;
@@ -196,6 +196,22 @@ impl Intake<'_> {
                 let _ = database::run("DELETE FROM uploads WHERE id = ?1", vec![id.as_str().into()]).await;
             }
         }
+    }
+
+    /// Refuses a body by its stated length. A client that is still sending may never see an answer that comes before it is done,
+    /// so a body that is only somewhat too long is read and thrown away; a huge one is not worth it.
+    async fn refuse_unread(&self, call: &mut Call) -> Problem {
+        if let Ok(body) = call.take_body() {
+            let mut body = BodyDataStream::new(body);
+            let mut rest = self.most_bytes * 2;
+            while let Some(Ok(data)) = body.next().await {
+                rest = rest.saturating_sub(data.len() as u64);
+                if rest == 0 {
+                    break;
+                }
+            }
+        }
+        self.too_large()
     }
 
     fn too_large(&self) -> Problem {

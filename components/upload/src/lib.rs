@@ -83,7 +83,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["files", key @ ..], &Method::GET | &Method::HEAD) if !key.is_empty() => file(&call, &key.join("/")).await,
         (["api", "uploads"], _) => Err(Problem::method_not_allowed("GET, HEAD, POST")),
         (["api", "uploads", _], _) => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
-        (["files", ..], _) => Err(Problem::method_not_allowed("GET, HEAD")),
+        (["files", _, ..], _) => Err(Problem::method_not_allowed("GET, HEAD")),
         _ => Err(Problem::not_found("address")),
     }
 }

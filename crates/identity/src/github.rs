@@ -2,11 +2,12 @@
 
 use config::Settings;
 use http::{HeaderValue, Method, header};
+use outbound::form;
 use problem::Problem;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Attempt, Identity, LIMIT, Provider, form, redirect_uri, refused, unavailable, url};
+use crate::{Attempt, Identity, LIMIT, Provider, redirect_uri, refused, unavailable, url};
 
 #[derive(Deserialize)]
 struct Person {
@@ -23,17 +24,18 @@ struct Email {
     verified: bool,
 }
 
-pub(crate) fn authorize_url(settings: &Settings, state: &str, challenge: &str, hint: Option<&str>) -> Result<url::Url, Problem> {
-    let mut url = url(settings, "github_base_url", "/login/oauth/authorize")?;
-    url.query_pairs_mut()
-        .append_pair("client_id", settings.text("github_client_id")?)
-        .append_pair("redirect_uri", &redirect_uri(settings, Provider::Github)?)
-        .append_pair("scope", "user:email")
-        .append_pair("state", state)
-        .append_pair("code_challenge", challenge)
-        .append_pair("code_challenge_method", "S256")
-        .extend_pairs(hint.map(|hint| ("login", hint)));
-    Ok(url)
+pub(crate) fn authorize_url(settings: &Settings, state: &str, challenge: &str, hint: Option<&str>) -> Result<String, Problem> {
+    let redirect_uri = redirect_uri(settings, Provider::Github)?;
+    let mut query = vec![
+        ("client_id", settings.text("github_client_id")?),
+        ("redirect_uri", &redirect_uri),
+        ("scope", "user:email"),
+        ("state", state),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    query.extend(hint.map(|hint| ("login", hint)));
+    Ok(format!("{}?{}", url(settings, "github_base_url", "/login/oauth/authorize")?, form(&query)))
 }
 
 pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt) -> Result<Identity, Problem> {
@@ -45,7 +47,7 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
         ("code_verifier", &attempt.verifier),
     ]);
     let url = url(settings, "github_base_url", "/login/oauth/access_token")?;
-    let mut request = outbound::full(Method::POST, url.as_str(), "application/x-www-form-urlencoded", body).map_err(unavailable)?;
+    let mut request = outbound::full(Method::POST, &url, "application/x-www-form-urlencoded", body).map_err(unavailable)?;
     // Without it the answer is form-encoded.
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     let (status, answer) = outbound::json::<Value>("github", request, LIMIT).await.map_err(unavailable)?;
@@ -74,7 +76,7 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
 
 async fn ask<T: serde::de::DeserializeOwned>(settings: &Settings, token: &str, path: &str) -> Result<T, Problem> {
     let url = url(settings, "github_api_url", path)?;
-    let mut request = outbound::empty(Method::GET, url.as_str()).map_err(unavailable)?;
+    let mut request = outbound::empty(Method::GET, &url).map_err(unavailable)?;
     let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(refused)?;
     bearer.set_sensitive(true);
     let headers = request.headers_mut();

@@ -14,6 +14,7 @@ pub use user::Identity;
 
 pub mod github;
 pub mod google;
+mod id_token;
 
 /// How long a provider may take for one answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -72,11 +73,10 @@ impl Attempt {
     /// `internal` when the settings hold no valid address of the provider.
     pub fn authorize_url(&self, settings: &Settings, state: &str, hint: Option<&str>) -> Result<String, Problem> {
         let challenge = challenge(&self.verifier);
-        let url = match self.provider {
-            Provider::Google => google::authorize_url(settings, state, &self.nonce, &challenge, hint)?,
-            Provider::Github => github::authorize_url(settings, state, &challenge, hint)?,
-        };
-        Ok(url.into())
+        match self.provider {
+            Provider::Google => google::authorize_url(settings, state, &self.nonce, &challenge, hint),
+            Provider::Github => github::authorize_url(settings, state, &challenge, hint),
+        }
     }
 
     /// Trades the code for the identity it stands for.
@@ -128,13 +128,8 @@ fn unavailable(cause: impl std::fmt::Display) -> Problem {
     Problem::new(Code::ProviderUnavailable, "The sign-in service is out of reach. Try again in a moment.").retry_after(5).because(cause)
 }
 
-fn url(settings: &Settings, variable: &str, path: &str) -> Result<url::Url, Problem> {
-    let text = format!("{}{path}", settings.text(variable)?.trim_end_matches('/'));
-    url::Url::parse(&text).map_err(|error| Problem::internal(format!("variable {variable}: {error}")))
-}
-
-fn form(pairs: &[(&str, &str)]) -> String {
-    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+fn url(settings: &Settings, variable: &str, path: &str) -> Result<String, Problem> {
+    Ok(format!("{}{path}", settings.text(variable)?.trim_end_matches('/')))
 }
 
 fn now() -> i64 {

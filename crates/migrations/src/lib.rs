@@ -8,9 +8,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
 /// How long a process waits for another one that is applying.
@@ -116,13 +117,28 @@ pub fn apply(path_to_db: &Path, dir: &Path) -> Result<Report, Error> {
     };
     let mut connection = Connection::open(path_to_db).map_err(unopened)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Readers go on while somebody writes. The mode is stored in the file; it stays for everyone who opens it later.
-    connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| {
-            row.get::<_, String>(0)
-        })
-        .map_err(unopened)?;
+    use_wal(&connection).map_err(unopened)?;
     apply_to(&mut connection, dir)
+}
+
+/// Readers go on while somebody writes. The mode is stored in the file; it stays for everyone who opens it later.
+fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let start = Instant::now();
+    loop {
+        let switched = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
+            row.get::<_, String>(0)
+        });
+        match switched {
+            // The switch is the one thing that SQLite does not wait for on its own when two do it at once.
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && start.elapsed() < BUSY_TIMEOUT =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome.map(drop),
+        }
+    }
 }
 
 /// Applies what is missing to an open database.
@@ -299,7 +315,6 @@ fn dangling_references(connection: &Connection) -> Result<Violations, Error> {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::thread;
 
     use tempfile::TempDir;
 

@@ -128,8 +128,12 @@ pub async fn list(user_id: &str, limit: i64, offset: i64) -> Result<Vec<Order>, 
 pub enum Settled {
     /// The credits were granted now.
     Now,
-    /// Nothing to do: granted before, or not an order of ours, or for another product than was ordered.
-    Unchanged,
+    /// The credits were granted before.
+    Before,
+    /// Not paid (yet): nothing to do.
+    NotPaid,
+    /// Paid, and there is no order that it could settle: unknown, given up, or for another product. A person has to look.
+    Unmatched,
 }
 
 /// Settles the order of a paid checkout: payment, grant and completion in one statement, once however often it is asked.
@@ -139,14 +143,19 @@ pub enum Settled {
 /// The database's.
 pub async fn settle(checkout: &Checkout, now: i64) -> Result<Settled, Error> {
     let (Some(order_id), Some(paid), Some(product)) = (&checkout.request_id, checkout.paid_order(), checkout.product_id()) else {
-        return Ok(Settled::Unchanged);
+        return Ok(if checkout.paid_order().is_some() { Settled::Unmatched } else { Settled::NotPaid });
     };
     // The checkout may be unknown to us (the link was lost after it was opened); then the reference we gave it counts.
     let sql = "UPDATE orders SET status = 'paid', payment_id = ?3, checkout_id = ?2, updated_at = ?5 \
                WHERE id = ?1 AND status = 'pending' AND (checkout_id IS NULL OR checkout_id = ?2) \
                AND EXISTS (SELECT 1 FROM products WHERE id = product_id AND provider_product_id = ?4) RETURNING id";
     let parameters = vec![order_id.as_str().into(), checkout.id.as_str().into(), paid.into(), product.into(), now.into()];
-    Ok(if one(sql, parameters).await?.is_some() { Settled::Now } else { Settled::Unchanged })
+    if one(sql, parameters).await?.is_some() {
+        return Ok(Settled::Now);
+    }
+    let sql = "SELECT 1 FROM orders WHERE id = ?1 AND checkout_id = ?2 AND paid_at IS NOT NULL";
+    let before = one(sql, vec![order_id.as_str().into(), checkout.id.as_str().into()]).await?.is_some();
+    Ok(if before { Settled::Before } else { Settled::Unmatched })
 }
 
 /// Puts an event into the inbox before anything is done about it. Answers whether it is already dealt with.

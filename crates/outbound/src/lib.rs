@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use spin_sdk::{
     http::{BoxBody, EmptyBody, FullBody, box_body},
@@ -92,6 +93,16 @@ fn build(method: Method, url: &str, body: BoxBody, length: u64) -> Result<Reques
         .body(body)
         .map_err(|error| Failure::NotSent(error.to_string()))
 }
+
+/// Name and value pairs as a query or form body (`application/x-www-form-urlencoded`), with everything but unreserved characters
+/// percent-encoded.
+#[must_use]
+pub fn form(pairs: &[(&str, &str)]) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
+    pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
+}
+
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Sends a request to `service` and waits for the head of the answer, at most `limit` in all.
 ///
@@ -195,5 +206,13 @@ fn explain(error: ErrorCode) -> Failure {
         | ErrorCode::TlsCertificateError
         | ErrorCode::TlsAlertReceived(_) => Failure::NotSent(error.to_string()),
         other => Failure::Broken(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_form_keeps_what_it_is_given() {
+        assert_eq!(super::form(&[("code", "4/0A+b c"), ("é", "~-._")]), "code=4%2F0A%2Bb%20c&%C3%A9=~-._");
     }
 }

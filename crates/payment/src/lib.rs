@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use config::Settings;
 use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use problem::{Code, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -112,10 +112,8 @@ impl<'a> Creem<'a> {
     /// # Errors
     /// See [`Error`].
     pub async fn checkout(&self, id: &str) -> Result<Checkout, Error> {
-        let mut url = url::Url::parse(self.base_url).map_err(|error| outbound::Failure::NotSent(error.to_string()))?;
-        url.set_path("/v1/checkouts");
-        url.query_pairs_mut().append_pair("checkout_id", id);
-        self.exchange(outbound::empty(Method::GET, url.as_str())?).await
+        let url = format!("{}/v1/checkouts?{}", self.base_url, outbound::form(&[("checkout_id", id)]));
+        self.exchange(outbound::empty(Method::GET, &url)?).await
     }
 
     async fn exchange(&self, mut request: outbound::Request) -> Result<Checkout, Error> {
@@ -135,9 +133,11 @@ impl<'a> Creem<'a> {
 /// Whether a checkout page is creem's own (or, on this machine, the sandbox's): people are sent there.
 #[must_use]
 pub fn is_checkout_page(base_url: &str, page: &str) -> bool {
-    let (Ok(base), Ok(page)) = (url::Url::parse(base_url), url::Url::parse(page)) else { return false };
-    let is_creem = page.scheme() == "https" && page.host_str().is_some_and(|host| host == "creem.io" || host.ends_with(".creem.io"));
-    is_creem || page.origin() == base.origin()
+    let (Ok(base), Ok(page)) = (base_url.parse::<Uri>(), page.parse::<Uri>()) else { return false };
+    let Some(authority) = page.authority().filter(|authority| !authority.as_str().contains('@')) else { return false };
+    let host = authority.host().to_ascii_lowercase();
+    let is_creem = page.scheme_str() == Some("https") && (host == "creem.io" || host.ends_with(".creem.io"));
+    is_creem || (page.scheme() == base.scheme() && base.authority() == Some(authority))
 }
 
 /// A webhook that creem really sent.

@@ -29,7 +29,7 @@ impl Api for FourO {
     }
 
     fn record_path(&self, external_id: &str) -> String {
-        format!("/api/v1/gpt4o-image/record-info?taskId={}", crate::results::query_value(external_id))
+        format!("/api/v1/gpt4o-image/record-info?{}", outbound::form(&[("taskId", external_id)]))
     }
 
     fn read(&self, data: &Value) -> Record {

@@ -25,7 +25,7 @@ impl Api for Kontext {
     }
 
     fn record_path(&self, external_id: &str) -> String {
-        format!("/api/v1/flux/kontext/record-info?taskId={}", crate::results::query_value(external_id))
+        format!("/api/v1/flux/kontext/record-info?{}", outbound::form(&[("taskId", external_id)]))
     }
 
     fn read(&self, data: &Value) -> Record {

@@ -26,7 +26,7 @@ impl Api for Market {
     }
 
     fn record_path(&self, external_id: &str) -> String {
-        format!("/api/v1/jobs/recordInfo?taskId={}", crate::results::query_value(external_id))
+        format!("/api/v1/jobs/recordInfo?{}", outbound::form(&[("taskId", external_id)]))
     }
 
     fn read(&self, data: &Value) -> Record {

@@ -1,40 +1,28 @@
 //! Where results may be fetched from.
 
-use std::fmt::Write;
-
-use url::Url;
+use http::Uri;
 
 /// Whether `url` lies at the place the operator named: `scheme://host[:port]`, where the host may begin with `*.`.
 /// Anything else (another scheme, credentials in the URL, a look-alike host) would let a forged result make us fetch at will.
 #[must_use]
 pub fn is_from(place: &str, url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    let Some((scheme, rest)) = place.trim_end_matches('/').split_once("://") else { return false };
-    if url.scheme() != scheme || !url.username().is_empty() || url.password().is_some() {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else { return false };
+    let Some((wanted_scheme, wanted)) = place.trim_end_matches('/').split_once("://") else { return false };
+    if scheme != wanted_scheme || authority.as_str().contains('@') {
         return false;
     }
-    let (host, port) = match rest.rsplit_once(':') {
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let (wanted_host, wanted_port) = match wanted.rsplit_once(':') {
         Some((host, port)) => (host, port.parse::<u16>().ok()),
-        None => (rest, if scheme == "https" { Some(443) } else { Some(80) }),
+        None => (wanted, Some(usual)),
     };
-    let Some(actual) = url.host_str() else { return false };
-    let host_fits = match host.strip_prefix("*.") {
-        Some(domain) => actual.strip_suffix(domain).is_some_and(|prefix| prefix.len() > 1 && prefix.ends_with('.')),
-        None => actual == host,
+    let host = authority.host().to_ascii_lowercase();
+    let host_fits = match wanted_host.strip_prefix("*.") {
+        Some(domain) => host.strip_suffix(domain).is_some_and(|prefix| prefix.len() > 1 && prefix.ends_with('.')),
+        None => host == wanted_host,
     };
-    host_fits && port.is_some() && url.port_or_known_default() == port
-}
-
-/// Percent-encodes a value for a query.
-pub(crate) fn query_value(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
+    host_fits && wanted_port.is_some() && Some(authority.port_u16().unwrap_or(usual)) == wanted_port
 }
 
 #[cfg(test)]

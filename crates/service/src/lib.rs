@@ -97,6 +97,13 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// The token of `Authorization: Bearer`; the scheme's name may be written in any case (RFC 9110, 11.1).
+    #[must_use]
+    pub fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
     /// The media type of the body, lower-case, without parameters.
     #[must_use]
     pub fn media_type(&self) -> String {

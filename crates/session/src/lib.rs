@@ -188,8 +188,7 @@ async fn from_table(session: &str) -> Result<Option<String>, Problem> {
 }
 
 fn token_of(call: &Call) -> Option<String> {
-    let bearer = call.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).map(|token| token.trim().to_owned());
-    bearer.or_else(|| cookie_of(call, COOKIE))
+    call.bearer().map(str::to_owned).or_else(|| cookie_of(call, COOKIE))
 }
 
 /// The address of the peer. Spin appends its own header after any forged one of that name, so the last value counts.

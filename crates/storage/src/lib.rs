@@ -3,17 +3,20 @@
 //! Every request is signed in its query (SigV4, `UNSIGNED-PAYLOAD`), so one mechanism serves our own calls and the links that
 //! people and the AI provider are given. The bucket stays private. Bodies are never held whole: [`Writer`] keeps one part.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use config::Settings;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outbound::Failure;
+use md5::{Digest, Md5};
 use problem::{Code, Problem};
-use rusty_s3::{
-    Credentials, S3Action, UrlStyle,
-    actions::{CreateMultipartUpload, DeleteObjectsResponse, ListObjectsV2, ObjectIdentifier},
-};
+
+mod sigv4;
+mod xml;
+
+use sigv4::{Request, Signer};
 
 /// Where things lie in the bucket.
 pub mod key {
@@ -104,31 +107,49 @@ impl Description {
 #[derive(Clone, Debug)]
 pub struct Listed {
     pub key: String,
-    /// As the store says it, ISO 8601 in UTC.
+    /// As the store says it: ISO 8601 in UTC.
     pub last_modified: String,
+}
+
+impl Listed {
+    /// When it was written, in Unix seconds, if the store says so.
+    #[must_use]
+    pub fn written_at(&self) -> Option<i64> {
+        let number = |range: std::ops::Range<usize>| self.last_modified.get(range)?.parse::<i64>().ok();
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        // Days since 1970 in the Gregorian calendar (Howard Hinnant's `days_from_civil`).
+        let year = year - i64::from(month <= 2);
+        let shifted = (month + 9) % 12;
+        let day_of_era = year.rem_euclid(400) * 365 + year.rem_euclid(400) / 4 - year.rem_euclid(400) / 100 + (153 * shifted + 2) / 5 + day - 1;
+        let days = year.div_euclid(400) * 146_097 + day_of_era - 719_468;
+        Some(days * 86_400 + number(11..13)? * 3_600 + number(14..16)? * 60 + number(17..19)?)
+    }
 }
 
 /// The product's bucket.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    bucket: rusty_s3::Bucket,
-    credentials: Credentials,
+    signer: Signer,
+    name: String,
 }
 
 impl Bucket {
     /// The bucket that the settings name.
     ///
     /// # Errors
-    /// `internal` when the endpoint or the name is none.
+    /// `internal` when the endpoint is none.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problem> {
-        let endpoint = settings.text("s3_endpoint")?;
-        let endpoint = endpoint.parse().map_err(|error| Problem::internal(format!("variable s3_endpoint: {error}")))?;
-        let name = settings.text("s3_bucket")?.to_owned();
-        let region = settings.text("s3_region")?.to_owned();
-        let bucket = rusty_s3::Bucket::new(endpoint, UrlStyle::Path, name, region)
-            .map_err(|error| Problem::internal(format!("variable s3_endpoint or s3_bucket: {error}")))?;
-        let credentials = Credentials::new(settings.text("s3_access_key_id")?, settings.text("s3_secret_access_key")?);
-        Ok(Self { bucket, credentials })
+        let endpoint = settings.text("s3_endpoint")?.trim_end_matches('/');
+        let parsed = endpoint.split_once("://").filter(|(scheme, authority)| ["http", "https"].contains(scheme) && !authority.is_empty() && !authority.contains('/'));
+        let (scheme, authority) = parsed.ok_or_else(|| Problem::internal("variable s3_endpoint should be http(s)://host[:port]"))?;
+        let signer = Signer {
+            scheme: scheme.to_owned(),
+            authority: authority.to_ascii_lowercase(),
+            region: settings.text("s3_region")?.to_owned(),
+            access_key_id: settings.text("s3_access_key_id")?.to_owned(),
+            secret_access_key: settings.text("s3_secret_access_key")?.to_owned(),
+        };
+        Ok(Self { signer, name: settings.text("s3_bucket")?.to_owned() })
     }
 
     /// A link that lets anyone who has it read one object for a while.
@@ -137,7 +158,13 @@ impl Bucket {
     /// [`Error::Key`].
     pub fn link(&self, key: &str, good_for: Duration) -> Result<String, Error> {
         check(key)?;
-        Ok(self.bucket.get_object(Some(&self.credentials), key).sign(good_for).into())
+        Ok(self.sign("GET", key, &[], &[], good_for))
+    }
+
+    fn sign(&self, method: &str, key: &str, query: &[(&str, &str)], headers: &[(&'static str, String)], good_for: Duration) -> String {
+        let path = if key.is_empty() { format!("/{}", self.name) } else { format!("/{}/{key}", self.name) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64);
+        self.signer.presign(&Request { method, path: &path, query, headers }, good_for.as_secs(), now)
     }
 
     /// Starts writing an object.
@@ -155,12 +182,7 @@ impl Bucket {
     /// See [`Error`].
     pub async fn put(&self, key: &str, description: &Description, body: Bytes) -> Result<(), Error> {
         check(key)?;
-        let mut action = self.bucket.put_object(Some(&self.credentials), key);
-        for (name, value) in &description.0 {
-            action.headers_mut().insert(*name, value.as_str());
-        }
-        let url = action.sign(OWN_URL);
-        self.exchange("put", Method::PUT, url.as_str(), &description.0, body).await.map(drop)
+        self.exchange("put", Method::PUT, key, &[], &description.0, body).await.map(drop)
     }
 
     /// Removes one object; removing what is not there is fine.
@@ -169,8 +191,7 @@ impl Bucket {
     /// See [`Error`].
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         check(key)?;
-        let url = self.bucket.delete_object(Some(&self.credentials), key).sign(OWN_URL);
-        self.exchange("delete", Method::DELETE, url.as_str(), &[], Bytes::new()).await.map(drop)
+        self.exchange("delete", Method::DELETE, key, &[], &[], Bytes::new()).await.map(drop)
     }
 
     /// Removes up to [`PAGE`] objects in one call and answers how many the store removed.
@@ -181,16 +202,13 @@ impl Bucket {
         if keys.is_empty() {
             return Ok(0);
         }
-        let objects: Vec<_> = keys.iter().take(PAGE).cloned().map(ObjectIdentifier::new).collect();
-        let mut action = self.bucket.delete_objects(Some(&self.credentials), objects.iter());
-        action.set_quiet(false);
-        let url = action.sign(OWN_URL);
-        let (body, md5) = action.body_with_md5();
-        let headers = [("content-md5", md5), ("content-type", "application/xml".to_owned())];
-        let answer = self.exchange("delete_many", Method::POST, url.as_str(), &headers, body.into()).await?;
+        let keys = &keys[..keys.len().min(PAGE)];
+        let body = xml::delete(keys);
+        // S3 demands a digest here.
+        let headers = [("content-md5", BASE64_STANDARD.encode(Md5::digest(body.as_bytes()))), ("content-type", "application/xml".to_owned())];
+        let answer = self.exchange("delete_many", Method::POST, "", &[("delete", "")], &headers, body.into()).await?;
         // The answer is 200 even when single keys failed.
-        let answer = DeleteObjectsResponse::parse(&String::from_utf8_lossy(&answer.body)).map_err(|error| unexpected("delete_many", &error))?;
-        Ok(objects.len() - answer.errors.len().min(objects.len()))
+        Ok(keys.len() - xml::count(&String::from_utf8_lossy(&answer.body), "Error").min(keys.len()))
     }
 
     /// One page of the objects under `prefix` in key order, and the token of the next page.
@@ -198,17 +216,17 @@ impl Bucket {
     /// # Errors
     /// See [`Error`].
     pub async fn list(&self, prefix: &str, continuation: Option<String>, most: usize) -> Result<(Vec<Listed>, Option<String>), Error> {
-        let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
-        action.with_prefix(prefix);
-        action.with_max_keys(most.min(PAGE));
-        if let Some(token) = continuation {
-            action.with_continuation_token(token);
+        let most = most.min(PAGE).to_string();
+        let mut query = vec![("list-type", "2"), ("prefix", prefix), ("max-keys", most.as_str())];
+        query.extend(continuation.as_deref().map(|token| ("continuation-token", token)));
+        let answer = self.exchange("list", Method::GET, "", &query, &[], Bytes::new()).await?;
+        let page = String::from_utf8_lossy(&answer.body);
+        if xml::count(&page, "IsTruncated") == 0 {
+            return Err(unexpected("list", &"not a listing"));
         }
-        let url = action.sign(OWN_URL);
-        let answer = self.exchange("list", Method::GET, url.as_str(), &[], Bytes::new()).await?;
-        let page = ListObjectsV2::parse_response(&String::from_utf8_lossy(&answer.body)).map_err(|error| unexpected("list", &error))?;
-        let listed = page.contents.into_iter().map(|object| Listed { key: object.key, last_modified: object.last_modified.unwrap_or_default() });
-        Ok((listed.collect(), page.next_continuation_token))
+        let truncated = xml::text(&page, "IsTruncated").as_deref() == Some("true");
+        let next = xml::text(&page, "NextContinuationToken").filter(|token| truncated && !token.is_empty());
+        Ok((xml::objects(&page), next))
     }
 
     /// Sends one signed request, again after a passing fault: every call here may be repeated.
@@ -216,14 +234,16 @@ impl Bucket {
         &self,
         action: &'static str,
         method: Method,
-        url: &str,
+        key: &str,
+        query: &[(&str, &str)],
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<Answer, Error> {
+        let url = self.sign(method.as_str(), key, query, headers, OWN_URL);
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let result = self.try_exchange(action, method.clone(), url, headers, body.clone()).await;
+            let result = self.try_exchange(action, method.clone(), &url, headers, body.clone()).await;
             let passing = match &result {
                 Ok(_) => false,
                 Err(Error::Refused { status, .. }) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
@@ -320,9 +340,8 @@ impl Writer<'_> {
     /// Gives up: nothing of the object remains. A store that cannot be reached drops the parts by itself later (R2: 7 days).
     pub async fn abort(mut self) {
         let Some(id) = self.upload_id.take() else { return };
-        let url = self.bucket.bucket.abort_multipart_upload(Some(&self.bucket.credentials), &self.key, &id).sign(OWN_URL);
         // Failure is in the outbound log line; the caller has a more important error to tell.
-        let _ = self.bucket.exchange("abort", Method::DELETE, url.as_str(), &[], Bytes::new()).await;
+        let _ = self.bucket.exchange("abort", Method::DELETE, &self.key, &[("uploadId", &id)], &[], Bytes::new()).await;
     }
 
     async fn send_part(&mut self, part: Bytes) -> Result<(), Error> {
@@ -330,34 +349,26 @@ impl Writer<'_> {
             Some(id) => id.clone(),
             None => self.create().await?,
         };
-        let number = u16::try_from(self.etags.len() + 1).map_err(|_| Error::Key)?;
-        let url = self.bucket.bucket.upload_part(Some(&self.bucket.credentials), &self.key, number, &id).sign(OWN_URL);
-        let answer = self.bucket.exchange("part", Method::PUT, url.as_str(), &[], part).await?;
+        let number = (self.etags.len() + 1).to_string();
+        let query = [("partNumber", number.as_str()), ("uploadId", &id)];
+        let answer = self.bucket.exchange("part", Method::PUT, &self.key, &query, &[], part).await?;
         let etag = answer.headers.get("etag").and_then(|value| value.to_str().ok());
         self.etags.push(etag.ok_or_else(|| unexpected("part", &"no etag"))?.to_owned());
         Ok(())
     }
 
     async fn create(&mut self) -> Result<String, Error> {
-        let mut action = self.bucket.bucket.create_multipart_upload(Some(&self.bucket.credentials), &self.key);
-        for (name, value) in &self.description.0 {
-            action.headers_mut().insert(*name, value.as_str());
-        }
-        let url = action.sign(OWN_URL);
-        let answer = self.bucket.exchange("create", Method::POST, url.as_str(), &self.description.0, Bytes::new()).await?;
-        let text = String::from_utf8_lossy(&answer.body);
-        let created = CreateMultipartUpload::parse_response(&text).map_err(|error| unexpected("create", &error))?;
-        self.upload_id = Some(created.upload_id().to_owned());
-        Ok(created.upload_id().to_owned())
+        let answer = self.bucket.exchange("create", Method::POST, &self.key, &[("uploads", "")], &self.description.0, Bytes::new()).await?;
+        let id = xml::text(&String::from_utf8_lossy(&answer.body), "UploadId").ok_or_else(|| unexpected("create", &"no upload id"))?;
+        self.upload_id = Some(id.clone());
+        Ok(id)
     }
 
     async fn complete(&self) -> Result<(), Error> {
         let id = self.upload_id.as_deref().unwrap_or_default();
-        let etags = self.etags.iter().map(String::as_str);
-        let action = self.bucket.bucket.complete_multipart_upload(Some(&self.bucket.credentials), &self.key, id, etags);
-        let url = action.sign(OWN_URL);
         let headers = [("content-type", "application/xml".to_owned())];
-        let answer = self.bucket.exchange("complete", Method::POST, url.as_str(), &headers, action.body().into()).await?;
+        let body = xml::complete(&self.etags);
+        let answer = self.bucket.exchange("complete", Method::POST, &self.key, &[("uploadId", id)], &headers, body.into()).await?;
         // S3 may answer 200 and say in the body that it failed.
         match error_code(&answer.body).as_str() {
             "" => Ok(()),
@@ -382,8 +393,10 @@ fn unexpected(action: &'static str, what: &impl std::fmt::Display) -> Error {
 /// The `<Code>` of an S3 error document; empty when the body is none.
 fn error_code(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
-    let Some((_, after)) = text.split_once("<Error>") else { return String::new() };
-    after.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or_else(|| "unknown".to_owned(), |(code, _)| code.to_owned())
+    if xml::count(&text, "Error") == 0 {
+        return String::new();
+    }
+    xml::text(&text, "Code").unwrap_or_else(|| "unknown".to_owned())
 }
 
 #[cfg(test)]

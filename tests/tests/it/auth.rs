@@ -1,0 +1,496 @@
+//! `/auth/...`: signing in and out, and what a session is worth.
+
+use std::time::Duration;
+
+use e2e::{Calls, Person, World};
+use http::{Method, header};
+use sandbox::{Credential, Credentials, Fault};
+use serde_json::{Value, json};
+use url::Url;
+
+fn cookies_set(answer: &e2e::Answer) -> Vec<&str> {
+    answer.headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+fn parameter(url: &str, name: &str) -> String {
+    let url = Url::parse(url).unwrap();
+    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+async fn with_bearer(person: &Person, expected: u16, path: &str, token: &str) -> e2e::Answer {
+    person.send(expected, person.request(Method::GET, path).bearer_auth(token)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_new_is_welcomed_with_three_credits() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let session = ada.get(200, "/auth/session").await.json();
+    assert_eq!((&session["user"]["email"], &session["user"]["name"], &session["credits"]), (&json!("ada@example.com"), &json!("Ada Lovelace"), &json!(3)));
+    assert_eq!(session["user"]["role"], "user");
+    assert_eq!(world.sql_number("SELECT count(*) FROM signin_logs"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_person_twice_is_one_user_with_three_credits() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        assert_eq!(world.sign_in("ada@example.com").await.credits().await, 3);
+        assert_eq!(world.sign_in_github("octo@example.com").await.credits().await, 3);
+    }
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 2);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_person_in_two_tabs_at_once_is_one_user() {
+    let world = World::new().await;
+    let tabs = futures::future::join_all((0..6).map(|_| world.sign_in("ada@example.com"))).await;
+    assert_eq!(tabs.len(), 6);
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 1);
+    assert_eq!(tabs[0].credits().await, 3);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_signs_in_another_way_is_a_conflict_not_a_takeover() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let stranger = world.stranger();
+    let answer = stranger.sign_in_with("github", "ada@example.com", "/").await;
+    assert_eq!(answer.status, 409, "{answer}");
+    answer.problem("conflict");
+    assert_eq!(stranger.token(), None);
+    stranger.get(401, "/api/me").await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM user_auth"), 1);
+    assert_eq!(ada.credits().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_login_asks_the_provider_with_state_nonce_and_pkce() {
+    let world = World::new().await;
+    for (provider, place, path) in
+        [("google", &world.places().google, "/o/oauth2/v2/auth"), ("github", &world.places().github, "/login/oauth/authorize")]
+    {
+        let browser = world.stranger();
+        let answer = browser.get(302, &format!("/auth/login/{provider}?redirect_to=/studio")).await;
+        let to = answer.header("location");
+        assert!(to.starts_with(&format!("{place}{path}?")), "{to}");
+        assert_eq!(parameter(to, "redirect_uri"), format!("{}auth/callback/{provider}", world.address()));
+        assert_eq!(parameter(to, "code_challenge_method"), "S256");
+        assert_eq!(parameter(to, "code_challenge").len(), 43);
+        assert_eq!(parameter(to, "state").len(), 43);
+        assert_eq!(parameter(to, "nonce").is_empty(), provider == "github");
+        assert_eq!(browser.cookie("__signin"), Some(parameter(to, "state")));
+        let again = world.stranger().get(302, &format!("/auth/login/{provider}")).await;
+        assert_ne!(parameter(again.header("location"), "state"), parameter(to, "state"));
+    }
+    // States are kept as hashes: reading the database completes nobody's sign-in.
+    assert_eq!(world.sql_number("SELECT count(*) FROM one_time_tokens WHERE length(token_hash) = 64"), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_comes_back_to_where_one_wanted_and_never_elsewhere() {
+    let world = World::new().await;
+    let wishes = [
+        ("/studio?x=1", "/studio?x=1"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example/", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/a\r\nset-cookie: x=y", "/"),
+        ("", "/"),
+    ];
+    for (wish, place) in wishes {
+        let answer = world.stranger().sign_in_with("google", "ada@example.com", wish).await;
+        assert_eq!((answer.status, answer.header("location")), (302, place), "redirect_to={wish:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_ends_in_the_browser_that_began_it() {
+    let world = World::new().await;
+    let attacker = world.stranger();
+    let back = attacker.begin_sign_in("google", "ada@example.com", "/").await;
+    let victim = world.stranger();
+    victim.get(401, &back).await.problem("unauthenticated");
+    assert_eq!(victim.token(), None, "nobody is signed in as somebody else by following a link");
+    // With a sign-in of its own under way it is refused all the same.
+    victim.begin_sign_in("google", "grace.hopper@gmail.com", "/").await;
+    victim.get(401, &back).await.problem("unauthenticated");
+    // The link still serves the browser it belongs to.
+    attacker.get(302, &back).await;
+    assert!(attacker.token().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_serves_once() {
+    let world = World::new().await;
+    let ada = world.stranger();
+    let back = ada.begin_sign_in("google", "ada@example.com", "/").await;
+    let state = parameter(&back, "state");
+    ada.get(302, &back).await;
+    assert_eq!(ada.cookie("__signin"), None, "the browser forgets it");
+    let replay = world.stranger();
+    let request = replay.request(Method::GET, &back).header("cookie", format!("__signin={state}"));
+    replay.send(401, request).await.problem("unauthenticated");
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_with_one_provider_is_not_finished_at_another() {
+    let world = World::new().await;
+    let browser = world.stranger();
+    let back = browser.begin_sign_in("google", "ada@example.com", "/").await;
+    let crossed = back.replace("/auth/callback/google", "/auth/callback/github");
+    browser.get(401, &crossed).await.problem("unauthenticated");
+    assert_eq!(browser.token(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_took_too_long_is_over() {
+    let world = World::new().await;
+    let browser = world.stranger();
+    let back = browser.begin_sign_in("google", "ada@example.com", "/").await;
+    world.db_write("UPDATE one_time_tokens SET expires_at = unixepoch() - 1", []);
+    browser.get(401, &back).await.problem("unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_without_its_parts_is_refused() {
+    let world = World::new().await;
+    let browser = world.stranger();
+    for query in ["", "?state=&code=x", "?code=x", "?state=abc&code=x", "?error=access_denied"] {
+        browser.get(401, &format!("/auth/callback/google{query}")).await.problem("unauthenticated");
+    }
+    let back = browser.begin_sign_in("google", "ada@example.com", "/").await;
+    browser.get(401, &format!("{back}&code=another")).await.problem("unauthenticated");
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_declines_is_not_signed_in() {
+    let world = World::new().await;
+    world.fault(Fault::GoogleDenies);
+    world.fault(Fault::GithubDenies);
+    for provider in ["google", "github"] {
+        let answer = world.stranger().sign_in_with(provider, "ada@example.com", "/").await;
+        assert_eq!(answer.status, 401, "{answer}");
+        answer.problem("unauthenticated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_token_that_is_wrong_in_any_way_signs_nobody_in() {
+    let world = World::new().await;
+    let wrong = [
+        Fault::GoogleWrongNonce,
+        Fault::GoogleWrongAud,
+        Fault::GoogleWrongIss,
+        Fault::GoogleExpired,
+        Fault::GoogleUnknownKey,
+        Fault::GoogleBrokenSignature,
+        Fault::GoogleEmailUnverified,
+    ];
+    for fault in wrong {
+        world.control().clear_faults();
+        world.fault(fault.clone());
+        let answer = world.stranger().sign_in_with("google", "ada@example.com", "/").await;
+        assert_eq!(answer.status, 401, "{fault:?}: {answer}");
+        answer.problem("unauthenticated");
+    }
+    for fault in [Fault::GithubEmailUnverified, Fault::GithubNoEmailScope] {
+        world.control().clear_faults();
+        world.fault(fault.clone());
+        let answer = world.stranger().sign_in_with("github", "ada@example.com", "/").await;
+        assert_eq!(answer.status, 401, "{fault:?}: {answer}");
+    }
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_down_is_told_apart_from_a_refusal() {
+    let world = World::new().await;
+    world.fault(Fault::GoogleTokenAnswers { status: 500 });
+    world.fault(Fault::GithubTokenAnswers { status: 500 });
+    for provider in ["google", "github"] {
+        let answer = world.stranger().sign_in_with(provider, "ada@example.com", "/").await;
+        assert_eq!(answer.status, 502, "{answer}");
+        answer.problem("provider_unavailable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_tap_credential_signs_in() {
+    let world = World::new().await;
+    let ada = world.stranger();
+    let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), ..Credential::default() });
+    let answer = ada.post_json(200, "/auth/google", &json!({"credential": credential})).await.json();
+    assert_eq!((&answer["user"]["email"], &answer["credits"]), (&json!("ada@example.com"), &json!(3)));
+    let token = answer["token"].as_str().unwrap();
+    assert_eq!(ada.token().as_deref(), Some(token), "the cookie and the token are the same session");
+    // A client without cookies uses the token.
+    with_bearer(&world.stranger(), 200, "/api/me", token).await;
+    // It is the same person as over the redirects.
+    world.sign_in("ada@example.com").await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_tap_credential_that_is_wrong_in_any_way_is_refused() {
+    let world = World::new().await;
+    let email = || "ada@example.com".to_owned();
+    let wrong = [
+        ("for another app", Credential { email: email(), aud: Some("somebody-else".into()), ..Credential::default() }),
+        ("expired", Credential { email: email(), exp: Some(e2e::now() - 3_600), ..Credential::default() }),
+        ("unverified", Credential { email: email(), email_verified: Some(false), ..Credential::default() }),
+        ("from another issuer", Credential { email: email(), iss: Some("https://evil.example".into()), ..Credential::default() }),
+        ("signed with the public key", Credential { email: email(), alg: Some("HS256".into()), ..Credential::default() }),
+        ("not signed", Credential { email: email(), alg: Some("none".into()), ..Credential::default() }),
+        ("signed with an unknown key", Credential { email: email(), kid: Some("nobody's".into()), ..Credential::default() }),
+    ];
+    let browser = world.stranger();
+    for (what, wish) in wrong {
+        let credential = world.control().google_credential(&wish);
+        let answer = browser.ask(browser.request(Method::POST, "/auth/google").json(&json!({"credential": credential}))).await;
+        assert_eq!(answer.status, 401, "{what}: {answer}");
+        answer.problem("unauthenticated");
+        assert!(cookies_set(&answer).is_empty(), "{what}");
+    }
+    browser.post_json(401, "/auth/google", &json!({"credential": "nonsense"})).await.problem("unauthenticated");
+    browser.post_json(422, "/auth/google", &json!({})).await.problem("invalid_input");
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_told_so_and_nothing_is_written() {
+    let world = World::new().await;
+    let stranger = world.stranger();
+    let answer = stranger.get(200, "/auth/session").await;
+    assert_eq!(answer.json(), json!({"user": null, "credits": 0}));
+    assert_eq!(answer.calls(), Calls::default());
+    assert!(cookies_set(&answer).is_empty());
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 0);
+    // A token that is not ours is as good as none, and costs nothing to find out.
+    for token in ["", ".", "abc", "abc.def", "AAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        let answer = with_bearer(&stranger, 200, "/auth/session", token).await;
+        assert_eq!((answer.json()["user"].clone(), answer.calls()), (Value::Null, Calls::default()), "{token}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_sees_nothing_of_anybodys() {
+    let world = World::new().await;
+    let stranger = world.stranger();
+    let everything = [
+        (Method::GET, "/api/me"),
+        (Method::GET, "/api/me/credits"),
+        (Method::GET, "/api/me/credits/history"),
+        (Method::GET, "/api/me/stats"),
+        (Method::GET, "/api/uploads"),
+        (Method::POST, "/api/uploads"),
+        (Method::GET, "/api/uploads/0198c0de"),
+        (Method::DELETE, "/api/uploads/0198c0de"),
+        (Method::GET, "/files/cache/u/1_a.jpg"),
+        (Method::GET, "/api/tasks"),
+        (Method::POST, "/api/tasks"),
+        (Method::GET, "/api/tasks/TASK_1_abcdef"),
+        (Method::POST, "/api/tasks/TASK_1_abcdef/cancel"),
+        (Method::GET, "/api/orders"),
+        (Method::POST, "/api/orders"),
+        (Method::GET, "/api/orders/0198c0de"),
+        (Method::GET, "/auth/sessions"),
+        (Method::DELETE, "/auth/sessions/0198c0de"),
+    ];
+    for (method, path) in everything {
+        let answer = stranger.send(401, stranger.request(method, path)).await;
+        answer.problem("unauthenticated");
+        assert_eq!(answer.header("www-authenticate"), "Bearer", "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_anothers_is_not_there() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.upload("portrait.jpg").await;
+    let upload_id = upload["id"].as_str().unwrap();
+    let task = ada.order_one().await;
+    let done = ada.wait_completed(&task).await;
+    let order = ada.begin_purchase("credits-10").await;
+    let order_id = order["id"].as_str().unwrap();
+    let session = ada.get(200, "/auth/sessions").await.json()["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let picture = done["result_urls"][0].as_str().unwrap();
+
+    let eve = world.sign_in("eve@example.com").await;
+    for path in [
+        format!("/api/uploads/{upload_id}"),
+        format!("/files/{}", upload["key"].as_str().unwrap()),
+        format!("/api/tasks/{task}"),
+        format!("/api/orders/{order_id}"),
+        picture.to_owned(),
+    ] {
+        eve.get(404, &path).await.problem("not_found");
+        // And it is there for its owner.
+        let status = ada.ask(ada.request(Method::GET, &path)).await.status;
+        assert!(matches!(status, 200 | 302), "{path}: {status}");
+    }
+    eve.delete(404, &format!("/api/uploads/{upload_id}")).await.problem("not_found");
+    eve.post(404, &format!("/api/tasks/{task}/cancel")).await.problem("not_found");
+    eve.delete(404, &format!("/auth/sessions/{session}")).await.problem("not_found");
+    let body = json!({"upload_id": upload_id, "hairstyles": ["bob-cut"]});
+    assert_eq!(eve.post_json(422, "/api/tasks", &body).await.wrong_fields(), ["upload_id"]);
+    for (list, field) in [("/api/uploads", "uploads"), ("/api/tasks", "tasks"), ("/api/orders", "orders")] {
+        assert_eq!(eve.get(200, list).await.json()[field], json!([]), "{list}");
+    }
+    assert_eq!((eve.credits().await, ada.credits().await), (3, 2));
+    ada.get(200, "/api/me").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_out_ends_the_session_at_once() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let token = ada.token().unwrap();
+    with_bearer(&world.stranger(), 200, "/api/me", &token).await;
+    let answer = ada.post(204, "/auth/logout").await;
+    assert!(cookies_set(&answer).iter().any(|cookie| cookie.starts_with("__session=;") && cookie.contains("Max-Age=0")), "{answer}");
+    assert_eq!(ada.token(), None);
+    // The token is dead wherever it was copied to.
+    with_bearer(&world.stranger(), 401, "/api/me", &token).await.problem("unauthenticated");
+    assert_eq!(with_bearer(&world.stranger(), 200, "/auth/session", &token).await.json()["user"], Value::Null);
+    // Logging out twice, or without having been in, is no mistake.
+    ada.post(204, "/auth/logout").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_listed_and_ended_one_by_one_or_all() {
+    let world = World::new().await;
+    let (phone, laptop, tablet) =
+        (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
+    let listed = laptop.get(200, "/auth/sessions").await.json()["sessions"].as_array().unwrap().clone();
+    assert_eq!(listed.len(), 3);
+    assert_eq!(listed.iter().filter(|session| session["current"] == true).count(), 1);
+    let phones = phone.get(200, "/auth/sessions").await.json()["sessions"].as_array().unwrap().clone();
+    let phones = phones.iter().find(|session| session["current"] == true).unwrap()["id"].as_str().unwrap().to_owned();
+    laptop.delete(204, &format!("/auth/sessions/{phones}")).await;
+    phone.get(401, "/api/me").await;
+    tablet.get(200, "/api/me").await;
+    laptop.post(204, "/auth/logout?all=true").await;
+    tablet.get(401, "/api/me").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_has_expired_is_over_even_where_the_cache_is_empty() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let empty = || rusqlite::Connection::open(&cache).unwrap().execute("DELETE FROM spin_key_value", []).unwrap();
+    assert!(empty() >= 1);
+    ada.get(200, "/api/me").await;
+    world.db_write("UPDATE sessions SET expires_at = unixepoch() - 1", []);
+    empty();
+    ada.get(401, "/api/me").await.problem("unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scheme_of_a_token_may_be_written_in_any_case() {
+    let world = World::new().await;
+    let token = world.sign_in("ada@example.com").await.token().unwrap();
+    let client = world.stranger();
+    // RFC 9110, 11.1.
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        client.send(200, client.request(Method::GET, "/api/me").header("authorization", format!("{scheme} {token}"))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_is_given_what_the_operator_says() {
+    for credits in [0, 7] {
+        let variables = [("signup_credits".to_owned(), credits.to_string())].into();
+        let world = World::with(e2e::Options { variables, ..Default::default() }).await;
+        assert_eq!(world.sign_in("ada@example.com").await.credits().await, credits);
+        world.assert_books_balance();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_in_starts_a_new_session_and_ends_the_browsers_old_one() {
+    let world = World::new().await;
+    let browser = world.sign_in("ada@example.com").await;
+    let first = browser.token().unwrap();
+    browser.sign_in_with("google", "ada@example.com", "/").await;
+    let second = browser.token().unwrap();
+    assert_ne!(first.split('.').next(), second.split('.').next(), "an id somebody may know is not kept");
+    with_bearer(&world.stranger(), 401, "/api/me", &first).await;
+    with_bearer(&world.stranger(), 200, "/api/me", &second).await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 1);
+    // A cookie planted before the sign-in does not become a session.
+    let planted = world.stranger();
+    let back = planted.begin_sign_in("google", "grace.hopper@gmail.com", "/").await;
+    let state = planted.cookie("__signin").unwrap();
+    planted.send(302, planted.request(Method::GET, &back).header("cookie", format!("__session=planted.AAAA; __signin={state}"))).await;
+    assert!(!planted.token().unwrap().starts_with("planted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cookies_are_out_of_reach_of_scripts_and_other_sites() {
+    let world = World::new().await;
+    let ada = world.stranger();
+    let login = ada.get(302, "/auth/login/google").await;
+    let [signin] = cookies_set(&login)[..] else { panic!("{login}") };
+    let back = ada.begin_sign_in("google", "ada@example.com", "/").await;
+    let answer = ada.get(302, &back).await;
+    let session = cookies_set(&answer).into_iter().find(|cookie| cookie.starts_with("__session=")).unwrap();
+    for cookie in [signin, session] {
+        for attribute in ["HttpOnly", "SameSite=Lax", "Path=/"] {
+            assert!(cookie.split("; ").any(|part| part == attribute), "{attribute} is missing: {cookie}");
+        }
+        assert!(!cookie.contains("Secure"), "over plain HTTP a browser would drop it: {cookie}");
+        assert!(!cookie.contains("Domain"), "{cookie}");
+    }
+    assert!(session.contains(&format!("Max-Age={}", 30 * 86_400)), "{session}");
+    assert!(signin.contains("Max-Age=600"), "{signin}");
+    assert_eq!(answer.header("cache-control"), "no-store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_app_is_served_over_https_its_cookies_are_secure() {
+    // No value may begin with the placeholders' prefix, or the app refuses to run for strangers.
+    let real = |name: &str| format!("real-{name}");
+    let credentials = Credentials {
+        s3_access_key_id: real("s3-key"),
+        s3_secret_access_key: real("s3-secret"),
+        kie_api_key: real("kie-key"),
+        kie_webhook_hmac_key: real("kie-hmac"),
+        creem_api_key: real("creem-key"),
+        creem_webhook_secret: real("creem-webhook"),
+        google_client_id: real("google-client"),
+        google_client_secret: real("google-secret"),
+        github_client_id: real("github-client"),
+        github_client_secret: real("github-secret"),
+    };
+    let options = e2e::Options { public_url: Some("https://app.example".into()), credentials: Some(credentials), ..Default::default() };
+    let world = World::with(options).await;
+    let browser = world.stranger();
+    let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), ..Credential::default() });
+    let answer = browser.post_json(200, "/auth/google", &json!({"credential": credential})).await;
+    let [session] = cookies_set(&answer)[..] else { panic!("{answer}") };
+    assert!(session.split("; ").any(|part| part == "Secure"), "{session}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_failing_does_not_sign_anybody_out() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let connection = rusqlite::Connection::open(&cache).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.execute("DROP TABLE spin_key_value", []).unwrap();
+    ada.get(200, "/api/me").await;
+    assert!(!world.events("cache_failed").is_empty(), "somebody should hear of it{}", world.tail());
+    // A session that cannot be taken out of the cache would live on there: that is said, not hidden.
+    ada.post(503, "/auth/logout").await.problem("service_unavailable");
+}

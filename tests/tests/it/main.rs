@@ -1,0 +1,17 @@
+//! End-to-end tests: the real components on the embedded host, over HTTP, against the sandbox. The modules mirror the URL tree.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod auth;
+mod budgets;
+mod cleanup;
+mod health;
+mod manifest;
+mod me;
+mod orders;
+mod problems;
+mod rights;
+mod story;
+mod tasks;
+mod uploads;
+mod webhooks_creem;
+mod webhooks_kie;

@@ -1,0 +1,63 @@
+//! `/api/me`: one's own data.
+
+use e2e::World;
+use sandbox::Fault;
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_profile_shows_who_one_is_and_no_more() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let me = ada.get(200, "/api/me").await.json();
+    assert_eq!((&me["user"]["email"], &me["credits"]), (&json!("ada@example.com"), &json!(3)));
+    let fields: Vec<_> = me["user"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["created_at", "email", "id", "name", "picture", "role"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credits_show_their_lots_and_what_expires_next() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let soon = e2e::now() + 3_600;
+    let gift = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at) SELECT ?1, id, ?2, 'gift', 'admin', ?1, ?3 FROM users";
+    world.db_write(gift, ("soon", 2, soon));
+    world.db_write(gift, ("late", 4, soon + 60));
+    world.db_write(gift, ("over", 8, e2e::now() - 1));
+    let credits = ada.get(200, "/api/me/credits").await.json();
+    assert_eq!(credits["balance"], 9, "what has expired does not count: {credits}");
+    let lots: Vec<_> = credits["lots"].as_array().unwrap().iter().map(|lot| (lot["id"].as_str().unwrap().to_owned(), lot["remaining"].as_i64().unwrap())).collect();
+    assert_eq!(lots[..2], [("soon".to_owned(), 2), ("late".to_owned(), 4)]);
+    assert_eq!((credits["expires_next"]["id"].clone(), credits["expires_next"]["expires_at"].clone()), (json!("soon"), json!(soon)));
+    // They are spent in that order.
+    let task = ada.order_one().await;
+    ada.wait_completed(&task).await;
+    assert_eq!(ada.get(200, "/api/me/credits").await.json()["expires_next"]["remaining"], 1);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_and_the_figures_tell_what_happened() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.fault(Fault::KieFail { code: 501, msg: None }.matching("afro"));
+    let tasks = ada.order(&["bob-cut", "afro"]).await;
+    ada.wait_completed(&tasks[0]).await;
+    ada.wait_failed(&tasks[1]).await;
+    let order = ada.begin_purchase("credits-10").await;
+    ada.pay(&order).await;
+    let history = ada.get(200, "/api/me/credits/history").await.json()["history"].clone();
+    let told: Vec<_> = history.as_array().unwrap().iter().map(|row| (row["type"].as_str().unwrap(), row["amount"].as_i64().unwrap())).collect();
+    assert_eq!(told, [("purchase", 10), ("refund", 1), ("consumption", -1), ("consumption", -1), ("gift", 3)]);
+    assert_eq!(history.as_array().unwrap().iter().map(|row| row["amount"].as_i64().unwrap()).sum::<i64>(), ada.credits().await);
+    assert_eq!(ada.get(200, "/api/me/credits/history?limit=1&offset=1").await.json()["history"][0]["type"], "refund");
+    let stats = ada.get(200, "/api/me/stats").await.json();
+    assert_eq!(stats, json!({"total_tasks": 2, "completed_tasks": 1, "failed_tasks": 1, "credits_used": 1}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomers_figures_are_zero() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    assert_eq!(ada.get(200, "/api/me/stats").await.json(), json!({"total_tasks": 0, "completed_tasks": 0, "failed_tasks": 0, "credits_used": 0}));
+    assert_eq!(ada.get(200, "/api/me/credits").await.json()["expires_next"], Value::Null);
+}

@@ -1,0 +1,361 @@
+//! `/api/uploads` and `/files`: photos in and out, and everything that is no photo.
+
+use bytes::Bytes;
+use e2e::photos;
+use e2e::{Person, World, sha256};
+use http::Method;
+use reqwest::Body;
+use reqwest::multipart::{Form, Part};
+use sandbox::{Fault, Service};
+use serde_json::json;
+
+/// That nothing of a refused request is left anywhere.
+fn assert_nothing_stored(world: &World, what: &str) {
+    assert_eq!(world.objects(), Vec::<String>::new(), "{what}");
+    assert_eq!(world.sql_number("SELECT count(*) FROM uploads WHERE status = 'stored'"), 0, "{what}");
+}
+
+async fn send_form(person: &Person, expected: u16, form: Form) -> e2e::Answer {
+    person.send(expected, person.request(Method::POST, "/api/uploads").multipart(form)).await
+}
+
+fn file(bytes: impl Into<Vec<u8>>, name: &str) -> Part {
+    Part::bytes(bytes.into()).file_name(name.to_owned())
+}
+
+/// A body that does not say how long it is.
+fn in_chunks(bytes: Vec<u8>) -> Body {
+    let bytes = Bytes::from(bytes);
+    let chunks: Vec<Result<Bytes, std::io::Error>> =
+        (0..bytes.len()).step_by(64 * 1024).map(|at| Ok(bytes.slice(at..bytes.len().min(at + 64 * 1024)))).collect();
+    Body::wrap_stream(futures::stream::iter(chunks))
+}
+
+/// A JPEG of this many bytes: a real one, with the rest after its end, where no reader looks.
+fn padded_jpeg(size: usize) -> Vec<u8> {
+    let mut bytes = photos::read("portrait.jpg");
+    bytes.resize(size, 0);
+    bytes
+}
+
+/// What large objects left in the store that were begun and neither finished nor given up.
+fn unfinished_parts(world: &World) -> Vec<String> {
+    let store = world.bucket_folder().parent().unwrap().to_owned();
+    let names = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(".upload")).collect()
+}
+
+/// For a client of its own, which may break.
+fn with_cookie(mut request: reqwest::Request, person: &Person) -> reqwest::Request {
+    let cookie = format!("__session={}", person.token().unwrap());
+    request.headers_mut().insert("cookie", cookie.parse().unwrap());
+    request
+}
+
+const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\0rest of a file";
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_is_stored_as_it_is_and_told_about() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let id = ada.id().await;
+    for name in ["portrait.jpg", "portrait.png", "portrait.webp"] {
+        let bytes = photos::read(name);
+        let upload = ada.upload(name).await;
+        let key = upload["key"].as_str().unwrap();
+        assert!(key.starts_with(&format!("cache/{id}/")), "{key}");
+        assert_eq!(upload["url"], format!("{}files/{key}", world.address()));
+        assert_eq!((&upload["size"], &upload["sha256"]), (&json!(bytes.len()), &json!(sha256(&bytes))));
+        let size = image::load_from_memory(&bytes).unwrap();
+        assert_eq!((&upload["width"], &upload["height"]), (&json!(size.width()), &json!(size.height())));
+        assert!((upload["expires_at"].as_i64().unwrap() - e2e::now() - 7 * 86_400).abs() < 60);
+        assert_eq!(ada.download(upload["url"].as_str().unwrap()).await, bytes);
+        assert_eq!(ada.get(200, &format!("/api/uploads/{}", upload["id"].as_str().unwrap())).await.json()["upload"], upload);
+    }
+    let listed = ada.get(200, "/api/uploads?limit=2&offset=1").await.json();
+    assert_eq!((listed["uploads"].as_array().unwrap().len(), &listed["limit"], &listed["offset"]), (2, &json!(2), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_photo_arrives_byte_for_byte() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let photo = photos::noise(1_780);
+    assert!((9 * MIB..10 * MIB).contains(&photo.len()), "{} bytes", photo.len());
+    // Over 5 MiB an object goes to the bucket in parts; every way in leads there.
+    let raw = ada.send(201, ada.upload_request("image/png", photo.clone())).await;
+    let chunked = ada.send(201, ada.upload_request("image/png", in_chunks(photo.clone()))).await;
+    let form = send_form(&ada, 201, Form::new().part("file", file(photo.clone(), "large.png"))).await;
+    for answer in [raw, chunked, form] {
+        let upload = answer.json()["uploads"][0].clone();
+        assert_eq!((&upload["size"], &upload["sha256"]), (&json!(photo.len()), &json!(sha256(&photo))));
+        let stored = std::fs::read(world.bucket_folder().join(upload["key"].as_str().unwrap())).unwrap();
+        assert_eq!(sha256(&stored), sha256(&photo));
+        assert_eq!(sha256(&ada.download(upload["url"].as_str().unwrap()).await), sha256(&photo));
+    }
+    assert!(world.heard(Service::S3, "POST /ai-hairstyle/cache/") >= 6, "begun and completed in parts, three times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn around_the_size_of_a_part_no_byte_is_lost() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for size in [512 * 1024, 5 * MIB - 1, 5 * MIB, 5 * MIB + 1] {
+        let photo = padded_jpeg(size);
+        let answer = ada.send(201, ada.upload_request("image/jpeg", in_chunks(photo.clone()))).await;
+        let upload = answer.json()["uploads"][0].clone();
+        assert_eq!((&upload["size"], &upload["sha256"]), (&json!(size), &json!(sha256(&photo))));
+        assert_eq!(sha256(&ada.download(upload["url"].as_str().unwrap()).await), sha256(&photo), "{size} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_is_what_its_bytes_say() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for claimed in ["image/jpeg", "image/gif", "application/octet-stream", "Image/PNG; charset=binary"] {
+        let upload = ada.send(201, ada.upload_request(claimed, photos::read("portrait.png"))).await.json()["uploads"][0].clone();
+        assert_eq!(upload["content_type"], "image/png", "{claimed}");
+        assert!(upload["key"].as_str().unwrap().ends_with(".png"), "{claimed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_of_a_file_is_kept_without_its_folders() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let names = [("../../etc/passwd.jpg", "passwd.jpg"), ("C:\\photos\\me.jpg", "me.jpg"), ("发型 100%.jpg", "发型 100%.jpg"), ("a\tb.jpg", "ab.jpg")];
+    for (given, kept) in names {
+        let form = Form::new().part("file", file(photos::read("portrait.jpg"), given));
+        let upload = send_form(&ada, 201, form).await.json()["uploads"][0].clone();
+        assert_eq!(upload["original_name"], kept, "{given:?}");
+    }
+    let raw = ada.upload_request("image/jpeg", photos::read("portrait.jpg")).header("x-file-name", "me.jpg");
+    assert_eq!(ada.send(201, raw).await.json()["uploads"][0]["original_name"], "me.jpg");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_says_how_large_a_photo_may_be() {
+    let variables = [("upload_max_bytes".to_owned(), "100000".to_owned())].into();
+    let world = World::with(e2e::Options { variables, ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.send(413, ada.upload_request("image/jpeg", photos::read("portrait.jpg"))).await.problem("payload_too_large");
+    ada.send(413, ada.upload_request("image/jpeg", in_chunks(photos::read("portrait.jpg")))).await.problem("payload_too_large");
+    assert_nothing_stored(&world, "above the operator's limit");
+    ada.upload("portrait.webp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_photo_is_refused_with_its_reason_and_nothing_is_stored() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let tiny = {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(20, 20).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    };
+    let raw: [(&str, u16, &str, &str, Vec<u8>); 8] = [
+        ("nothing", 422, "invalid_input", "image/jpeg", vec![]),
+        ("a text named .jpg", 415, "unsupported_media_type", "image/jpeg", b"I am not a photo, whatever I am called.".to_vec()),
+        ("a HEIC photo", 415, "unsupported_media_type", "image/heic", HEIC.to_vec()),
+        ("a drawing with a script", 415, "unsupported_media_type", "image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>".to_vec()),
+        ("a photo cut off in its header", 422, "invalid_input", "image/jpeg", photos::read("portrait.jpg")[..20].to_vec()),
+        ("a photo too small to show a face", 422, "invalid_input", "image/png", tiny),
+        ("a photo sent as text", 415, "unsupported_media_type", "text/plain", photos::read("portrait.jpg")),
+        ("a photo sent as JSON", 415, "unsupported_media_type", "application/json", photos::read("portrait.jpg")),
+    ];
+    for (what, status, code, content_type, bytes) in raw {
+        let answer = ada.ask(ada.upload_request(content_type, bytes.clone())).await;
+        assert_eq!(answer.status, status, "{what}: {answer}");
+        answer.problem(code);
+        assert_nothing_stored(&world, what);
+        if content_type.starts_with("image/") {
+            let form = Form::new().part("file", file(bytes, "photo.jpg"));
+            let answer = ada.ask(ada.request(Method::POST, "/api/uploads").multipart(form)).await;
+            assert_eq!(answer.status, status, "{what}, in a form: {answer}");
+            answer.problem(code);
+            assert_nothing_stored(&world, what);
+        }
+    }
+    let untyped = ada.request(Method::POST, "/api/uploads").body(photos::read("portrait.jpg"));
+    ada.send(415, untyped).await.problem("unsupported_media_type");
+    assert!(ada.send(415, ada.upload_request("image/heic", HEIC)).await.json()["detail"].as_str().unwrap().contains("HEIC"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_above_ten_mebibytes_is_refused_however_it_comes() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let large = padded_jpeg(11 * MIB);
+    let answer = ada.push("image/jpeg", large.clone()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"payload_too_large\""), "{answer}{}", world.tail());
+    assert_nothing_stored(&world, "its length was stated");
+    ada.send(413, ada.upload_request("image/jpeg", in_chunks(large.clone()))).await.problem("payload_too_large");
+    assert_nothing_stored(&world, "its length showed on the way");
+    send_form(&ada, 413, Form::new().part("file", file(large, "large.jpg"))).await.problem("payload_too_large");
+    assert_nothing_stored(&world, "in a form");
+    assert_eq!(unfinished_parts(&world), Vec::<String>::new());
+    // The limit itself is allowed.
+    ada.send(201, ada.upload_request("image/jpeg", padded_jpeg(10 * MIB))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_holds_one_to_four_files_and_nothing_else() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let jpeg = || file(photos::read("portrait.jpg"), "portrait.jpg");
+    let field = send_form(&ada, 422, Form::new().text("caption", "me")).await;
+    assert_eq!(field.wrong_fields(), ["caption"]);
+    assert_eq!(send_form(&ada, 422, Form::new().part("file", jpeg()).part("avatar", jpeg())).await.wrong_fields(), ["avatar"]);
+    let five = (0..5).fold(Form::new(), |form, _| form.part("file", jpeg()));
+    assert_eq!(send_form(&ada, 422, five).await.wrong_fields(), ["file"]);
+    let request = ada.request(Method::POST, "/api/uploads").header("content-type", "multipart/form-data; boundary=x").body("--x--\r\n");
+    assert_eq!(ada.send(422, request).await.wrong_fields(), ["file"]);
+    let request = ada.request(Method::POST, "/api/uploads").header("content-type", "multipart/form-data").body("--x--\r\n");
+    ada.send(422, request).await.problem("invalid_input");
+    let request = ada.request(Method::POST, "/api/uploads").header("content-type", "multipart/form-data; boundary=x").body("no boundary in sight");
+    ada.send(422, request).await.problem("invalid_input");
+    // All or none: a good photo beside a bad one is not kept.
+    let mixed = Form::new().part("file", jpeg()).part("file", file(b"text".to_vec(), "b.jpg"));
+    send_form(&ada, 415, mixed).await.problem("unsupported_media_type");
+    assert_nothing_stored(&world, "refused forms");
+    let four = (0..4).fold(Form::new(), |form, _| form.part("file", jpeg()));
+    assert_eq!(send_form(&ada, 201, four).await.json()["uploads"].as_array().unwrap().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_that_breaks_off_on_the_way_leaves_nothing_behind() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let photo = photos::noise(1_500);
+    let broken = futures::StreamExt::chain(
+        futures::stream::iter([Ok(Bytes::from(photo[..photo.len() - 100_000].to_vec()))]),
+        futures::stream::once(async { Err(std::io::Error::other("the train enters a tunnel")) }),
+    );
+    let request = ada.upload_request("image/png", Body::wrap_stream(broken)).build().unwrap();
+    assert!(reqwest::Client::builder().no_proxy().build().unwrap().execute(with_cookie(request, &ada)).await.is_err());
+    let gone = async || {
+        let rows = world.sql("SELECT status FROM uploads WHERE expires_at > unixepoch()");
+        if rows.is_empty() && world.objects().is_empty() { Ok(()) } else { Err(format!("{rows:?} {:?}", world.objects())) }
+    };
+    world.until("the broken upload to be taken back", gone).await;
+    assert_nothing_stored(&world, "it broke off");
+    assert_eq!(unfinished_parts(&world), Vec::<String>::new());
+    assert_eq!(ada.get(200, "/api/uploads").await.json()["uploads"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_uploads_nothing() {
+    let world = World::new().await;
+    let stranger = world.stranger();
+    let answer = stranger.send(401, stranger.upload_request("image/jpeg", photos::read("portrait.jpg"))).await;
+    answer.problem("unauthenticated");
+    assert_nothing_stored(&world, "of a stranger");
+    assert_eq!(world.control().calls_to(Service::S3).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_down_is_told_and_nothing_is_charged() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.storage_down();
+    let answer = ada.send(503, ada.upload_request("image/jpeg", photos::read("portrait.jpg"))).await;
+    answer.problem("storage_unavailable");
+    assert!(!answer.header("retry-after").is_empty(), "{answer}");
+    world.control().clear_faults();
+    assert_nothing_stored(&world, "the store was down");
+    assert_eq!((ada.credits().await, ada.get(200, "/api/uploads").await.json()["uploads"].clone()), (3, json!([])));
+    ada.upload("portrait.jpg").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stumbles_once_is_not_noticed() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.fault(Fault::S3Answers { status: 500, method: Some("PUT".into()), prefix: None }.once());
+    ada.upload("portrait.jpg").await;
+    assert_eq!(world.objects().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_photo_that_meets_a_broken_store_leaves_nothing_behind() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    // The first part arrives, the second one never does.
+    let photo = photos::noise(1_500);
+    world.fault(Fault::S3Answers { status: 500, method: Some("PUT".into()), prefix: None });
+    ada.send(503, ada.upload_request("image/png", photo)).await.problem("storage_unavailable");
+    world.control().clear_faults();
+    assert_nothing_stored(&world, "a broken large upload");
+    assert_eq!(world.sql_number("SELECT count(*) FROM uploads WHERE expires_at > unixepoch()"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_photo_is_gone_from_sight_and_from_the_store() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.upload("portrait.jpg").await;
+    let path = format!("/api/uploads/{}", upload["id"].as_str().unwrap());
+    ada.delete(204, &path).await;
+    assert_nothing_stored(&world, "it was deleted");
+    ada.get(404, &path).await.problem("not_found");
+    ada.get(404, upload["url"].as_str().unwrap()).await.problem("not_found");
+    ada.delete(404, &path).await.problem("not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_deleted_while_the_store_is_down_is_hidden_at_once_and_removed_by_the_sweep() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.upload("portrait.jpg").await;
+    let path = format!("/api/uploads/{}", upload["id"].as_str().unwrap());
+    world.storage_down();
+    ada.delete(503, &path).await.problem("storage_unavailable");
+    ada.get(404, &path).await;
+    world.control().clear_faults();
+    assert_eq!(world.objects().len(), 1);
+    assert_eq!(world.sweep().await["uploads"]["expired"], 1);
+    assert_nothing_stored(&world, "the sweep came by");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_reached_by_its_exact_key_only() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.upload("portrait.jpg").await;
+    let key = upload["key"].as_str().unwrap();
+    let answer = ada.get(302, &format!("/files/{key}")).await;
+    let link = answer.header("location");
+    assert!(link.starts_with(&format!("{}/ai-hairstyle/{key}?", world.places().s3)), "{link}");
+    assert!(link.contains("X-Amz-Expires=600"), "{link}");
+    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    // Without its signature, and with another one, the bucket gives nothing.
+    let bucket = world.stranger();
+    bucket.get(403, link.split('?').next().unwrap()).await;
+    bucket.get(403, &link.replace("X-Amz-Expires=600", "X-Amz-Expires=6000")).await;
+    for path in [
+        format!("/files/{key}x"),
+        format!("/files/x/../{key}/.."),
+        "/files/cache".to_owned(),
+        format!("/files/cache/{}/", ada.id().await),
+        format!("/files/{}", key.replace('/', "%2F%2F")),
+        "/files/..%2F..%2Fetc%2Fpasswd".to_owned(),
+        "/files/result/hairstyle/x/result_1.png".to_owned(),
+        "/files/%FF".to_owned(),
+    ] {
+        ada.get(404, &path).await.problem("not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_asked_for_in_numbers() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for list in ["/api/uploads", "/api/tasks", "/api/orders", "/api/me/credits/history"] {
+        for (query, field) in [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("offset=-1", "offset"), ("offset=1.5", "offset")] {
+            assert_eq!(ada.get(422, &format!("{list}?{query}")).await.wrong_fields(), [field], "{list}?{query}");
+        }
+        ada.get(200, &format!("{list}?limit=100&offset=0")).await;
+    }
+}
