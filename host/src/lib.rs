@@ -20,7 +20,6 @@ mod serve;
 mod sqlite;
 mod variables;
 
-#[expect(clippy::all, reason = "generated code")]
 mod bindings {
     include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 }

@@ -156,7 +156,7 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         ensure!(self.spin_manifest_version.as_integer() == Some(2), "spin_manifest_version must be 2");
-        for kind in self.trigger.others.keys() {
+        if let Some(kind) = self.trigger.others.keys().next() {
             bail!("[[trigger.{kind}]] is not supported by this host: only http is");
         }
         for (name, variable) in &self.variables {

@@ -60,6 +60,9 @@ pub(crate) enum Rest {
     Streamed(mpsc::Receiver<Vec<RowResult>>, oneshot::Receiver<Result<(), Error>>),
 }
 
+/// The sending ends of a streamed result: rows, and how it ended.
+type Stream = (mpsc::Sender<Vec<RowResult>>, oneshot::Sender<Result<(), Error>>);
+
 impl Shared {
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Relaxed)
@@ -99,7 +102,7 @@ impl Shared {
         let mut columns = Vec::new();
         let mut rows: Vec<RowResult> = Vec::new();
         let mut bytes = 0;
-        let mut stream: Option<(mpsc::Sender<Vec<RowResult>>, oneshot::Sender<Result<(), Error>>)> = None;
+        let mut stream: Option<Stream> = None;
         let mut first_columns = Vec::new();
         let result = self.with(|database| {
             self.step_with(database, statement, parameters, &mut columns, |columns, row| {

@@ -158,22 +158,20 @@ impl Kie {
         let mut tasks = locked(&self.tasks);
         tasks.order.push_back(task.id.clone());
         tasks.by_id.insert(task.id.clone(), task);
-        if tasks.order.len() > TASKS_KEPT {
-            if let Some(oldest) = tasks.order.pop_front() {
+        if tasks.order.len() > TASKS_KEPT
+            && let Some(oldest) = tasks.order.pop_front() {
                 tasks.by_id.remove(&oldest);
             }
-        }
     }
 
     fn keep_result(&self, path: String, bytes: Bytes, format: ImageFormat) {
         let mut results = locked(&self.results);
         results.order.push_back(path.clone());
         results.by_path.insert(path, (bytes, format));
-        if results.order.len() > RESULTS_KEPT {
-            if let Some(oldest) = results.order.pop_front() {
+        if results.order.len() > RESULTS_KEPT
+            && let Some(oldest) = results.order.pop_front() {
                 results.by_path.remove(&oldest);
             }
-        }
     }
 
     /// Takes one from the allowance of 20 new tasks in 10 seconds.

@@ -63,7 +63,7 @@ async fn serve(
         return refused;
     }
     match service
-        .call(request.map(|body| s3s::Body::http_body_unsync(body)))
+        .call(request.map(s3s::Body::http_body_unsync))
         .await
     {
         Ok(answer) => answer.map(Body::new).into_response(),
@@ -251,11 +251,10 @@ bucket_operations! {
         async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
             let known = request.headers.get(header::IF_NONE_MATCH).cloned();
             let answer = self.files.get_object(request).await?;
-            if let (Some(known), Some(tag)) = (known, &answer.output.e_tag) {
-                if known.to_str().is_ok_and(|known| known.contains(tag.value())) {
+            if let (Some(known), Some(tag)) = (known, &answer.output.e_tag)
+                && known.to_str().is_ok_and(|known| known.contains(tag.value())) {
                     return Err(s3_error!(NotModified));
                 }
-            }
             Ok(answer)
         }
 

@@ -392,7 +392,6 @@ pub struct Person {
 
 impl Person {
     /// A request to the app, or to anywhere when `path` is a whole URL.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, self.world.address().join(path).unwrap())
     }
@@ -479,7 +478,6 @@ impl Person {
     }
 
     /// A raw upload.
-    #[must_use]
     pub fn upload_request(&self, content_type: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
         self.request(Method::POST, "/api/uploads").header("content-type", content_type).body(body)
     }

@@ -27,7 +27,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
     match rest {
         [] => profile(&caller).await,
-        ["credits"] => reply::ok(&user::credits(&caller.user_id, task::now()).await?),
+        ["credits"] => reply::ok(&user::credits(&caller.user_id, clock::now()).await?),
         ["credits", "history"] => history(&call, &caller).await,
         _ => reply::ok(&user::stats(&caller.user_id).await?),
     }
@@ -35,7 +35,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 
 /// GET /api/me
 async fn profile(caller: &SignedIn) -> Result<Reply, Problem> {
-    let user = user::by_id(&caller.user_id, task::now()).await?.ok_or_else(|| Problem::not_found("account"))?;
+    let user = user::by_id(&caller.user_id, clock::now()).await?.ok_or_else(|| Problem::not_found("account"))?;
     reply::ok(&json!({"user": user, "credits": user.credits}))
 }
 

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use session::SignedIn;
-use sha2::{Digest, Sha256};
 use spin_sdk::{http::IntoResponse, http_service};
 use user::{Identity, User};
 
@@ -68,13 +67,12 @@ async fn login(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     let payload = serde_json::to_string(&attempt).map_err(Problem::internal)?;
     database::run(
         "INSERT INTO one_time_tokens (token_hash, kind, payload, expires_at) VALUES (?1, 'signin', ?2, ?3)",
-        vec![hash(&state).into(), payload.into(), (now() + ATTEMPT_SECONDS as i64).into()],
+        vec![fingerprint::of(&state).into(), payload.into(), (clock::now() + ATTEMPT_SECONDS as i64).into()],
     )
     .await?;
     let hint = call.query("login_hint").filter(|hint| hint.len() <= 200);
     let url = attempt.authorize_url(&call.settings, &state, hint)?;
-    let cookie = session::build_cookie(call, STATE_COOKIE, state, ATTEMPT_SECONDS)?;
-    reply::with_header(reply::redirect(&url)?, header::SET_COOKIE, &cookie.to_string())
+    reply::with_header(reply::redirect(&url)?, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, &state, ATTEMPT_SECONDS)?)
 }
 
 /// GET /auth/callback/{provider}: the person is back; make sure it is the same browser and the same attempt, then sign in.
@@ -90,10 +88,10 @@ async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     // Consumed whatever follows: a state serves once.
     let attempt = database::one(
         "DELETE FROM one_time_tokens WHERE token_hash = ?1 AND kind = 'signin' RETURNING payload, expires_at",
-        vec![hash(state).into()],
+        vec![fingerprint::of(state).into()],
     )
     .await?;
-    let attempt = attempt.filter(|row| row.integer(1) > now()).ok_or_else(|| refuse("the state is unknown, used or expired"))?;
+    let attempt = attempt.filter(|row| row.integer(1) > clock::now()).ok_or_else(|| refuse("the state is unknown, used or expired"))?;
     let attempt: Attempt = serde_json::from_str(&attempt.text(0)).map_err(Problem::internal)?;
     if attempt.provider != provider {
         return Err(refuse("the state belongs to another provider"));
@@ -106,8 +104,7 @@ async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     let (_, token) = sign_in(call, &identity).await?;
     let response = reply::redirect(&attempt.return_to)?;
     let response = reply::with_header(response, header::SET_COOKIE, &session::cookie(call, &token)?)?;
-    let forget = session::build_cookie(call, STATE_COOKIE, String::new(), 0)?;
-    reply::with_header(response, header::SET_COOKIE, &forget.to_string())
+    reply::with_header(response, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, "", 0)?)
 }
 
 #[derive(Deserialize)]
@@ -128,7 +125,7 @@ async fn one_tap(mut call: Call) -> Result<Reply, Problem> {
 async fn sign_in(call: &Call, identity: &Identity) -> Result<(User, String), Problem> {
     let signup_credits = call.settings.integer("signup_credits")?;
     let new_id = uuid::Uuid::now_v7().to_string();
-    let user = user::for_identity(identity, &new_id, signup_credits, now()).await?;
+    let user = user::for_identity(identity, &new_id, signup_credits, clock::now()).await?;
     if let Some(previous) = session::find(call).await? {
         // It may be over already, and that is all right.
         let _ = session::end(&previous.user_id, &previous.session).await;
@@ -140,7 +137,7 @@ async fn sign_in(call: &Call, identity: &Identity) -> Result<(User, String), Pro
 /// GET /auth/session: who is this? Writes nothing for a stranger.
 async fn session_of(call: &Call) -> Result<Reply, Problem> {
     let user = match session::find(call).await? {
-        Some(SignedIn { user_id, .. }) => user::by_id(&user_id, now()).await?,
+        Some(SignedIn { user_id, .. }) => user::by_id(&user_id, clock::now()).await?,
         None => None,
     };
     let credits = user.as_ref().map_or(0, |user| user.credits);
@@ -173,12 +170,4 @@ async fn revoke(call: &Call, id: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
     session::end(&caller.user_id, id).await?;
     Ok(reply::no_content())
-}
-
-fn hash(state: &str) -> String {
-    Sha256::digest(state.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
 }

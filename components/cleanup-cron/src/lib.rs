@@ -12,7 +12,7 @@ use service::{Call, Reply, Request, Service, reply};
 use sha2::Sha256;
 use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
-use task::now;
+use clock::now;
 
 mod uploads;
 

@@ -31,7 +31,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 async fn event(mut call: Call) -> Result<Reply, Problem> {
     let body = call.bytes(CAP).await?;
     let event = Event::verify(call.settings.text("creem_webhook_secret")?, &call.headers, &body)?;
-    let now = task::now();
+    let now = clock::now();
     if order::receive(&event, &String::from_utf8_lossy(&body), now).await? {
         return reply::ok(&json!({"outcome": "duplicate"}));
     }

@@ -42,13 +42,13 @@ struct Input {
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
     let input: Input = call.json().await?;
-    let opened = order::open(&caller.user_id, &input.product_id, task::now()).await?;
+    let opened = order::open(&caller.user_id, &input.product_id, clock::now()).await?;
     let opened = opened.ok_or_else(|| Problem::invalid("product_id", "There is no such product; see /api/products."))?;
     let order = match check_out(&call, &caller.user_id, &opened).await {
         Ok(order) => order,
         Err(problem) => {
             // Nobody was given a page to pay on, so nobody can: the order is over. If this fails too, the order only stays pending.
-            if let Err(error) = order::cancel(&opened.id, task::now()).await {
+            if let Err(error) = order::cancel(&opened.id, clock::now()).await {
                 eprintln!("{}", json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")}));
             }
             return Err(problem);
@@ -71,7 +71,7 @@ async fn check_out(call: &Call, user_id: &str, opened: &Opened) -> Result<Order,
     let page = page.ok_or_else(|| {
         Problem::new(Code::ProviderUnavailable, "The payment provider gave no page to pay on.").because("checkout_url missing or not creem's")
     })?;
-    let order = order::attach(&opened.id, &checkout, page, task::now()).await?;
+    let order = order::attach(&opened.id, &checkout, page, clock::now()).await?;
     order.ok_or_else(|| Problem::internal("the order changed while its checkout was opened"))
 }
 
@@ -102,7 +102,7 @@ async fn back(call: &Call) -> Result<Reply, Problem> {
         }
         Err(error) => return Err(error.into()),
     };
-    let settled = order::settle(&checkout, task::now()).await?;
+    let settled = order::settle(&checkout, clock::now()).await?;
     eprintln!("{}", json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")}));
     match &checkout.request_id {
         Some(order_id) if order_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => reply::redirect(&format!("/api/orders/{order_id}")),

@@ -45,7 +45,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 }
 
 async fn callback(mut call: Call, task_id: &str) -> Result<Reply, Problem> {
-    let now = task::now();
+    let now = clock::now();
     let body = call.bytes(CAP).await?;
     let external_id = provider::callback::verify(call.settings.text("kie_webhook_hmac_key")?, &call.headers, &body, now)?;
     let Some(claimed) = finish::claim(task_id, &external_id, now).await? else {

@@ -41,14 +41,14 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
     let order = Order::parse(call.json().await?)?;
-    let now = task::now();
-    let tasks = task::create::create(&caller.user_id, &order, now, now_millis()).await?;
+    let now = clock::now();
+    let tasks = task::create::create(&caller.user_id, &order, now, clock::now_millis()).await?;
     let handed_over = task::hand_over::hand_over(&call.settings, &tasks, now).await;
     if let Err(problem) = handed_over {
         // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
         eprintln!("{}", json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
     }
-    let (tasks, balance) = task::create::outcome(&tasks, task::now()).await?;
+    let (tasks, balance) = task::create::outcome(&tasks, clock::now()).await?;
     let public_url = call.settings.public_url()?;
     let views: Vec<View> = tasks.iter().map(|task| task.view(public_url, now)).collect();
     let spent: i64 = tasks.iter().filter(|task| task.status != "failed").map(|task| task.price).sum();
@@ -60,12 +60,8 @@ async fn list(call: &Call) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
     let limit = call.number("limit", 20, 1..=100)?;
     let offset = call.number("offset", 0, 0..=1_000_000)?;
-    let now = task::now();
+    let now = clock::now();
     let public_url = call.settings.public_url()?;
     let tasks: Vec<View> = task::list(&caller.user_id, limit, offset).await?.iter().map(|task| task.view(public_url, now)).collect();
     reply::ok(&json!({"tasks": tasks, "limit": limit, "offset": offset}))
-}
-
-fn now_millis() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

@@ -32,7 +32,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 /// GET /api/tasks/{task_no}: with an `ETag`, and `Retry-After` while there is something to wait for.
 async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
-    let view = task::by_no(&caller.user_id, task_no, call.settings.public_url()?, task::now()).await?;
+    let view = task::by_no(&caller.user_id, task_no, call.settings.public_url()?, clock::now()).await?;
     let etag = view.etag();
     let mut response = if call.header("if-none-match").is_some_and(|known| matches(known, &etag)) {
         reply::status(StatusCode::NOT_MODIFIED)
@@ -51,7 +51,7 @@ async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
 /// POST /api/tasks/{task_no}/cancel
 async fn cancel(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
-    let now = task::now();
+    let now = clock::now();
     let task = task::cancel(&caller.user_id, task_no, now).await?;
     reply::ok(&json!({"task": task.view(call.settings.public_url()?, now)}))
 }

@@ -10,10 +10,9 @@ use photo::Photo;
 use problem::{Code, Problem};
 use service::Call;
 use session::SignedIn;
-use sha2::{Digest, Sha256};
 use storage::{Bucket, Description, Writer, key};
 
-use crate::{now, refuse};
+use crate::refuse;
 
 /// Most files in one request.
 const MOST_FILES: usize = 4;
@@ -122,13 +121,13 @@ impl Intake<'_> {
 
         let id = uuid::Uuid::now_v7().to_string();
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
-        let key = key::upload(&self.caller.user_id, now_millis(), random, photo.kind.extension());
+        let key = key::upload(&self.caller.user_id, clock::now_millis(), random, photo.kind.extension());
         let name = name.map(|name| plain_name(&name)).filter(|name| !name.is_empty());
         self.intend(&id, &key, &photo, name.as_deref()).await?;
 
         let description = Description::of(photo.kind.content_type())
             .with("x-amz-meta-original-name", name.as_deref().unwrap_or_default())
-            .with("x-amz-meta-uploaded-at", &now().to_string())
+            .with("x-amz-meta-uploaded-at", &clock::now().to_string())
             .with("x-amz-meta-user-id", &self.caller.user_id);
         let mut writer = self.bucket.writer(&key, description)?;
         let mut received = Received::default();
@@ -169,8 +168,8 @@ impl Intake<'_> {
             name.into(),
             photo.width.into(),
             photo.height.into(),
-            now().into(),
-            (now() + KEPT).into(),
+            clock::now().into(),
+            (clock::now() + KEPT).into(),
         ];
         database::run(sql, parameters).await?;
         self.ids.push(id.to_owned());
@@ -179,7 +178,7 @@ impl Intake<'_> {
 
     /// The object lies there: the upload exists.
     async fn confirm(&self, id: &str, received: Received) -> Result<(), Problem> {
-        let hash: String = received.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = received.hash.finish();
         let size = i64::try_from(received.size).map_err(Problem::internal)?;
         let sql = "UPDATE uploads SET status = 'stored', size = ?2, sha256 = ?3 WHERE id = ?1 AND status = 'pending'";
         database::run(sql, vec![id.into(), size.into(), hash.into()]).await?;
@@ -222,7 +221,7 @@ impl Intake<'_> {
 #[derive(Default)]
 struct Received {
     size: u64,
-    hash: Sha256,
+    hash: fingerprint::Running,
 }
 
 fn chunks<'f>(part: Field<'f>) -> impl Stream<Item = Result<bytes::Bytes, Problem>> + use<'f> {
@@ -241,8 +240,4 @@ fn unreadable(error: impl std::fmt::Display) -> Problem {
 fn plain_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     last.chars().filter(|character| !character.is_control()).take(120).collect::<String>().trim().to_owned()
-}
-
-fn now_millis() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

@@ -110,7 +110,7 @@ async fn list(call: &Call) -> Result<Reply, Problem> {
         "SELECT {COLUMNS} FROM uploads WHERE user_id = ?1 AND status = 'stored' AND expires_at > ?2 \
          ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?4"
     );
-    let rows = database::run(&sql, vec![caller.user_id.into(), now().into(), limit.into(), offset.into()]).await?;
+    let rows = database::run(&sql, vec![caller.user_id.into(), clock::now().into(), limit.into(), offset.into()]).await?;
     let public_url = call.settings.public_url()?;
     let uploads: Vec<Upload> = rows.iter().map(|row| read(row, public_url)).collect();
     reply::ok(&json!({"uploads": uploads, "limit": limit, "offset": offset}))
@@ -120,7 +120,7 @@ async fn list(call: &Call) -> Result<Reply, Problem> {
 async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
     let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3");
-    let row = database::one(&sql, vec![id.into(), caller.user_id.into(), now().into()]).await?;
+    let row = database::one(&sql, vec![id.into(), caller.user_id.into(), clock::now().into()]).await?;
     let row = row.ok_or_else(|| Problem::not_found("upload"))?;
     reply::ok(&json!({"upload": read(&row, call.settings.public_url()?)}))
 }
@@ -130,7 +130,7 @@ async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
 async fn delete(call: &Call, id: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
     let sql = "UPDATE uploads SET expires_at = ?3 WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3 RETURNING key";
-    let row = database::one(sql, vec![id.into(), caller.user_id.into(), now().into()]).await?;
+    let row = database::one(sql, vec![id.into(), caller.user_id.into(), clock::now().into()]).await?;
     let key = row.ok_or_else(|| Problem::not_found("upload"))?.text(0);
     Bucket::from_settings(&call.settings)?.delete(&key).await?;
     database::run("DELETE FROM uploads WHERE id = ?1", vec![id.into()]).await?;
@@ -155,7 +155,7 @@ async fn owns(caller: &SignedIn, key: &str) -> Result<bool, Problem> {
     let (sql, parameters): (&str, Vec<Value>) = match segments.as_slice() {
         ["cache", user_id, _] if *user_id == caller.user_id => (
             "SELECT 1 FROM uploads WHERE key = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3",
-            vec![key.into(), caller.user_id.as_str().into(), now().into()],
+            vec![key.into(), caller.user_id.as_str().into(), clock::now().into()],
         ),
         ["result", "hairstyle", task_id, _] => (
             "SELECT 1 FROM ai_tasks, json_each(result_urls) WHERE ai_tasks.id = ?1 AND user_id = ?2 AND status = 'completed' AND value = '/files/' || ?3",
@@ -164,10 +164,6 @@ async fn owns(caller: &SignedIn, key: &str) -> Result<bool, Problem> {
         _ => return Ok(false),
     };
     Ok(database::one(sql, parameters).await?.is_some())
-}
-
-fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
 }
 
 /// 415 with the reason in people's words.

@@ -3,7 +3,7 @@
 //! The store has no expiry of its own, so each value is kept as `{"expires_at": unix seconds, "value": ...}` and an expired one is
 //! absent. A cache that fails is a miss with a line in the log: SQL is the truth and can always answer.
 
-use std::{cell::RefCell, rc::Rc, time::SystemTime};
+use std::{cell::RefCell, rc::Rc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spin_sdk::key_value::{Error, Store};
@@ -136,7 +136,7 @@ fn complain(action: &str, key: &str, error: &Error) {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    u64::try_from(clock::now()).unwrap_or_default()
 }
 
 #[cfg(test)]

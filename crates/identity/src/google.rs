@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     Attempt, Identity, LIMIT, Provider,
     id_token::{IdToken, Key, KeySet},
-    now, redirect_uri, refused, unavailable, url,
+    redirect_uri, refused, unavailable, url,
 };
 
 /// Longest time signing keys are kept, in seconds; Google's own `max-age` is about this.
@@ -62,7 +62,7 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
 pub async fn verify(settings: &Settings, token: &str, nonce: Option<&str>) -> Result<Identity, Problem> {
     let token = IdToken::parse(token).map_err(refused)?;
     let key = signing_key(settings, token.key_id()).await?;
-    let claims = token.verify(&key, settings.text("google_client_id")?, nonce, now()).map_err(refused)?;
+    let claims = token.verify(&key, settings.text("google_client_id")?, nonce, clock::now()).map_err(refused)?;
     let email = claims.email.filter(|_| claims.email_verified).ok_or_else(|| refused("no verified e-mail address"))?.to_lowercase();
     Ok(Identity {
         provider: Provider::Google.name(),

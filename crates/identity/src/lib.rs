@@ -3,7 +3,7 @@
 //! What a provider says about a person becomes an [`Identity`] here and nothing else of it is kept: access tokens are used once
 //! and dropped. The sources of the protocol facts are the providers' own documents.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use config::Settings;
@@ -130,10 +130,6 @@ fn unavailable(cause: impl std::fmt::Display) -> Problem {
 
 fn url(settings: &Settings, variable: &str, path: &str) -> Result<String, Problem> {
     Ok(format!("{}{path}", settings.text(variable)?.trim_end_matches('/')))
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
 }
 
 #[cfg(test)]

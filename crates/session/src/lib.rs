@@ -5,17 +5,14 @@
 //! `sessions` table, which is the truth when the cache is empty or out of order. The signature lets a forged token be refused
 //! without asking either.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use cache::entry;
-use cookie::{Cookie, SameSite};
 use database::{Value, run};
 use hmac::{Hmac, KeyInit, Mac};
 use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use service::Call;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 /// The cookie's name, given by the system this one replaces.
 pub const COOKIE: &str = "__session";
@@ -81,8 +78,8 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
     let mut id = [0_u8; 32];
     getrandom::fill(&mut id).map_err(Problem::internal)?;
     let id = BASE64.encode(id);
-    let session = hash(&id);
-    let created_at = now();
+    let session = fingerprint::of(&id);
+    let created_at = clock::now();
     run(
         "INSERT INTO sessions (id_hash, user_id, ip_address, user_agent, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         vec![
@@ -105,7 +102,7 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
 /// # Errors
 /// `internal` without `public_url`.
 pub fn cookie(call: &Call, token: &str) -> Result<String, Problem> {
-    Ok(build_cookie(call, COOKIE, token.to_owned(), entry::SESSION_SECONDS)?.to_string())
+    set_cookie(call, COOKIE, token, entry::SESSION_SECONDS)
 }
 
 /// The `Set-Cookie` value that makes a browser forget its session.
@@ -113,25 +110,25 @@ pub fn cookie(call: &Call, token: &str) -> Result<String, Problem> {
 /// # Errors
 /// `internal` without `public_url`.
 pub fn forget_cookie(call: &Call) -> Result<String, Problem> {
-    Ok(build_cookie(call, COOKIE, String::new(), 0)?.to_string())
+    set_cookie(call, COOKIE, "", 0)
 }
 
-/// A cookie of ours: HttpOnly, Lax (so that it comes along when a person returns from sign-in or payment), whole site, and
-/// `Secure` wherever the app is served over https.
+/// The `Set-Cookie` value of a cookie of ours: HttpOnly, Lax (so that it comes along when a person returns from sign-in or
+/// payment), whole site, and `Secure` wherever the app is served over https. `value` is base64url, which needs no quoting.
 ///
 /// # Errors
 /// `internal` without `public_url`.
-pub fn build_cookie(call: &Call, name: &'static str, value: String, seconds: u64) -> Result<Cookie<'static>, Problem> {
-    let secure = call.settings.public_url()?.starts_with("https://");
-    let max_age = cookie::time::Duration::seconds(seconds as i64);
-    Ok(Cookie::build((name, value)).path("/").http_only(true).same_site(SameSite::Lax).secure(secure).max_age(max_age).build())
+pub fn set_cookie(call: &Call, name: &str, value: &str, seconds: u64) -> Result<String, Problem> {
+    let secure = if call.settings.public_url()?.starts_with("https://") { "; Secure" } else { "" };
+    Ok(format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"))
 }
 
 /// The value of a cookie the caller sent.
 #[must_use]
 pub fn cookie_of(call: &Call, name: &str) -> Option<String> {
     let headers = call.headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
-    headers.flat_map(Cookie::split_parse).flatten().find(|cookie| cookie.name() == name).map(|cookie| cookie.value().to_owned())
+    let mut pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(given, _)| *given == name).map(|(_, value)| value.trim_matches('"').to_owned())
 }
 
 /// Ends one session of a user, at once.
@@ -164,7 +161,7 @@ pub async fn end_all(user_id: &str) -> Result<(), Problem> {
 pub async fn list(caller: &SignedIn) -> Result<Vec<Listed>, Problem> {
     let sql = "SELECT id_hash, ip_address, user_agent, created_at, expires_at FROM sessions \
                WHERE user_id = ?1 AND expires_at > ?2 ORDER BY created_at DESC LIMIT 100";
-    let rows = run(sql, vec![Value::from(caller.user_id.as_str()), now().into()]).await?;
+    let rows = run(sql, vec![Value::from(caller.user_id.as_str()), clock::now().into()]).await?;
     let listed = rows.iter().map(|row| Listed {
         id: row.text(0),
         current: row.text(0) == caller.session,
@@ -184,7 +181,7 @@ async fn forget(session: &str) -> Result<(), Problem> {
 
 async fn from_table(session: &str) -> Result<Option<String>, Problem> {
     let sql = "SELECT user_id FROM sessions WHERE id_hash = ?1 AND expires_at > ?2";
-    Ok(database::one(sql, vec![session.into(), now().into()]).await?.map(|row| row.text(0)))
+    Ok(database::one(sql, vec![session.into(), clock::now().into()]).await?.map(|row| row.text(0)))
 }
 
 fn token_of(call: &Call) -> Option<String> {
@@ -201,7 +198,7 @@ fn client_address(call: &Call) -> Option<String> {
 fn verify(secret: &str, token: &str) -> Option<String> {
     let (id, signature) = token.split_once('.')?;
     mac(secret, id).verify_slice(&BASE64.decode(signature).ok()?).ok()?;
-    Some(hash(id))
+    Some(fingerprint::of(id))
 }
 
 fn sign(secret: &str, id: &str) -> String {
@@ -215,14 +212,6 @@ fn mac(secret: &str, id: &str) -> Hmac<Sha256> {
     mac
 }
 
-fn hash(id: &str) -> String {
-    Sha256::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +219,7 @@ mod tests {
     #[test]
     fn only_a_token_we_signed_opens_a_session() {
         let token = format!("abc.{}", sign("secret", "abc"));
-        assert_eq!(verify("secret", &token), Some(hash("abc")));
+        assert_eq!(verify("secret", &token), Some(fingerprint::of("abc")));
         assert_eq!(verify("other", &token), None);
         for forged in ["abc", "abc.", "abd.AAAA", "", ".", &format!("abd.{}", sign("secret", "abc"))] {
             assert_eq!(verify("secret", forged), None, "{forged}");

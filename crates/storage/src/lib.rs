@@ -3,7 +3,7 @@
 //! Every request is signed in its query (SigV4, `UNSIGNED-PAYLOAD`), so one mechanism serves our own calls and the links that
 //! people and the AI provider are given. The bucket stays private. Bodies are never held whole: [`Writer`] keeps one part.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -163,8 +163,7 @@ impl Bucket {
 
     fn sign(&self, method: &str, key: &str, query: &[(&str, &str)], headers: &[(&'static str, String)], good_for: Duration) -> String {
         let path = if key.is_empty() { format!("/{}", self.name) } else { format!("/{}/{key}", self.name) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64);
-        self.signer.presign(&Request { method, path: &path, query, headers }, good_for.as_secs(), now)
+        self.signer.presign(&Request { method, path: &path, query, headers }, good_for.as_secs(), clock::now())
     }
 
     /// Starts writing an object.

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 /// Who signs, and for which place.
 #[derive(Clone, Debug)]
@@ -62,12 +62,12 @@ impl Signer {
         }
         let _ = write!(canonical, "\n{signed_headers}\nUNSIGNED-PAYLOAD");
 
-        let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical.as_bytes())));
+        let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", fingerprint::of(&canonical));
         let mut key = hmac(format!("AWS4{}", self.secret_access_key).as_bytes(), day);
         for part in [self.region.as_str(), "s3", "aws4_request"] {
             key = hmac(&key, part);
         }
-        let signature = hex(&hmac(&key, &to_sign));
+        let signature = fingerprint::hex(&hmac(&key, &to_sign));
         format!("{}://{}{path}?{query}&X-Amz-Signature={signature}", self.scheme, self.authority)
     }
 }
@@ -76,13 +76,6 @@ fn hmac(key: &[u8], text: &str) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Percent-encodes all but the unreserved characters, and `/` unless it is kept.

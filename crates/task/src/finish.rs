@@ -185,7 +185,7 @@ async fn copy(bucket: &Bucket, place: &str, task_id: &str, number: usize, url: &
     let description = Description::of(kind.content_type())
         // Without its query: that may be a signature.
         .with("x-amz-meta-source-url", url.split('?').next().unwrap_or_default())
-        .with("x-amz-meta-downloaded-at", &crate::now().to_string())
+        .with("x-amz-meta-downloaded-at", &clock::now().to_string())
         .with("x-amz-meta-task-id", task_id);
     let mut writer = bucket.writer(&key, description).map_err(|error| passing(&error))?;
     let mut length = head.len();

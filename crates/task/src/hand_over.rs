@@ -34,7 +34,7 @@ pub async fn hand_over(settings: &Settings, tasks: &[Task], now: i64) -> Result<
                FROM (SELECT value ->> 'id' AS id, value ->> 'status' AS status, value ->> 'external_id' AS external_id, \
                             value ->> 'reason' AS reason, value ->> 'next' AS next FROM json_each(?1)) AS given \
                WHERE ai_tasks.id = given.id AND ai_tasks.status = 'pending'";
-    database::run(sql, vec![Value::from(outcomes).to_string().into(), crate::now().into()]).await?;
+    database::run(sql, vec![Value::from(outcomes).to_string().into(), clock::now().into()]).await?;
     Ok(())
 }
 

@@ -4,8 +4,6 @@
 //! to the provider, [`finish`] brings the picture home. Each step is claimed by one conditional UPDATE (`claimed_until`), so a
 //! callback, a poll and the sweep can meet without doing anything twice, and whoever dies in the middle is followed by the next.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use cache::entry;
 use database::{Error, Row, one, run};
 use problem::{Code, Problem};
@@ -209,10 +207,4 @@ pub(crate) async fn remember(task: &Task, public_url: &str, now: i64) {
         let cached = Cached { user_id: task.user_id.clone(), view: task.view(public_url, now) };
         cache::set(&entry::task_result(&task.task_no), &cached, entry::TASK_FINAL_SECONDS).await;
     }
-}
-
-/// The time, in Unix seconds.
-#[must_use]
-pub fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
 }
