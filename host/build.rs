@@ -39,7 +39,8 @@ fn spin_sdk() -> PathBuf {
     assert!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
     let packages = metadata["packages"].as_array().expect("cargo metadata lists packages");
-    let sdk = packages.iter().find(|package| package["name"] == "spin-sdk" && package["version"].as_str().is_some_and(|v| v.starts_with("7.")));
+    let sdk =
+        packages.iter().find(|package| package["name"] == "spin-sdk" && package["version"].as_str().is_some_and(|v| v.starts_with("7.")));
     let manifest = sdk.and_then(|package| package["manifest_path"].as_str()).expect("the components depend on spin-sdk 7");
     PathBuf::from(manifest).with_file_name("")
 }

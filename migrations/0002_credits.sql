@@ -126,7 +126,7 @@ BEGIN
     );
 END;
 CREATE TRIGGER credit_lots_no_delete BEFORE DELETE ON credit_lots
-BEGIN SELECT RAISE(ABORT, 'lots_mirror_the_ledger'); END;
+BEGIN SELECT RAISE(ABORT, 'ledger_is_append_only'); END;
 
 -- The two derived figures can only be set to what the rows say.
 CREATE TRIGGER credit_lots_mirror BEFORE UPDATE ON credit_lots

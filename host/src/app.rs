@@ -134,7 +134,8 @@ impl Runtime {
         let folder = folder_of(path);
         // Each on a thread of its own: compiling is all that start-up costs.
         let compiled: Vec<Result<(String, Arc<ProxyPre<State>>)>> = std::thread::scope(|scope| {
-            let jobs: Vec<_> = manifest.component.keys().map(|id| scope.spawn(|| compile(&engine, &linker, &manifest, id, &folder))).collect();
+            let jobs: Vec<_> =
+                manifest.component.keys().map(|id| scope.spawn(|| compile(&engine, &linker, &manifest, id, &folder))).collect();
             jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| Err(anyhow!("compiling a component panicked")))).collect()
         });
         let components = compiled.into_iter().collect::<Result<_>>()?;
@@ -154,7 +155,9 @@ impl Runtime {
     pub async fn start(&self, config: AppConfig) -> Result<App> {
         let manifest = &self.0.manifest;
         for route in &self.0.routes.hidden {
-            config.access_log.event(serde_json::json!({"level": "warn", "event": "route_hidden", "route": route, "why": "the same route comes again later"}));
+            config.access_log.event(
+                serde_json::json!({"level": "warn", "event": "route_hidden", "route": route, "why": "the same route comes again later"}),
+            );
         }
         let values = variables::resolve(manifest, &config.variables, &config.provided_variables)?;
         let shared = Arc::new(Shared {
@@ -168,10 +171,16 @@ impl Runtime {
         let mut handlers = BTreeMap::new();
         for (id, component) in &manifest.component {
             for label in &component.sqlite_databases {
-                ensure!(shared.sqlite.contains_key(label), "[component.{id}] uses the database {label:?}: add [sqlite_database.{label}] to the runtime config");
+                ensure!(
+                    shared.sqlite.contains_key(label),
+                    "[component.{id}] uses the database {label:?}: add [sqlite_database.{label}] to the runtime config"
+                );
             }
             for label in &component.key_value_stores {
-                ensure!(shared.key_value.store(label).is_some(), "[component.{id}] uses the key-value store {label:?}: add [key_value_store.{label}] to the runtime config");
+                ensure!(
+                    shared.key_value.store(label).is_some(),
+                    "[component.{id}] uses the key-value store {label:?}: add [key_value_store.{label}] to the runtime config"
+                );
             }
             let filled = component.variables.iter().map(|(name, template)| Ok((name.clone(), variables::fill(template, &values)?)));
             let rights = Arc::new(Rights {
@@ -273,10 +282,20 @@ impl App {
         response
     }
 
-    async fn run(&self, id: &str, found: &Found<'_>, mut request: Request<WasiBody>, peer: Option<SocketAddr>, context: &Arc<RequestContext>) -> Response<WasiBody> {
+    async fn run(
+        &self,
+        id: &str,
+        found: &Found<'_>,
+        mut request: Request<WasiBody>,
+        peer: Option<SocketAddr>,
+        context: &Arc<RequestContext>,
+    ) -> Response<WasiBody> {
         let Some(handler) = self.inner.handlers.get(id) else { return empty(StatusCode::INTERNAL_SERVER_ERROR) };
         if let Err(error) = prepare(&mut request, found, peer) {
-            self.inner.shared.log.event(serde_json::json!({"level": "info", "event": "bad_request", "request_id": context.id, "cause": error.to_string()}));
+            self.inner
+                .shared
+                .log
+                .event(serde_json::json!({"level": "info", "event": "bad_request", "request_id": context.id, "cause": error.to_string()}));
             return empty(StatusCode::BAD_REQUEST);
         }
         match tokio::time::timeout(self.inner.shared.request_timeout, handler.handle(context.clone(), request)).await {
@@ -287,7 +306,9 @@ impl App {
                 empty(StatusCode::INTERNAL_SERVER_ERROR)
             }
             Err(_) => {
-                self.inner.shared.log.event(serde_json::json!({"level": "error", "event": "component_timed_out", "component": id, "request_id": context.id}));
+                self.inner.shared.log.event(
+                    serde_json::json!({"level": "error", "event": "component_timed_out", "component": id, "request_id": context.id}),
+                );
                 empty(StatusCode::GATEWAY_TIMEOUT)
             }
         }
@@ -336,7 +357,13 @@ fn engine(cache: &Path) -> Result<Engine> {
     Ok(engine)
 }
 
-fn compile(engine: &Engine, linker: &Linker<State>, manifest: &Manifest, id: &str, folder: &Path) -> Result<(String, Arc<ProxyPre<State>>)> {
+fn compile(
+    engine: &Engine,
+    linker: &Linker<State>,
+    manifest: &Manifest,
+    id: &str,
+    folder: &Path,
+) -> Result<(String, Arc<ProxyPre<State>>)> {
     let path = manifest.source(id, folder)?;
     ensure!(path.exists(), "{} is not there: run `cargo xtask build` first", path.display());
     let told = |error: wasmtime::Error| anyhow!("[component.{id}] {}: {error:?}", path.display());
@@ -378,7 +405,8 @@ fn prepare(request: &mut Request<WasiBody>, found: &Found<'_>, peer: Option<Sock
 /// The request's own id if it is well-formed; a new one is added otherwise.
 fn request_id(request: &mut Request<WasiBody>) -> String {
     let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
-    let well_formed = |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let well_formed =
+        |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if let Some(id) = given.filter(well_formed) {
         return id.to_owned();
     }

@@ -15,8 +15,8 @@ use std::{
 use wasmtime::{
     AsContextMut, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder,
     component::{
-        Access, Accessor, Destination, FutureReader, GuestTaskId, HasData, Linker, Resource, ResourceTable, StreamProducer,
-        StreamReader, StreamResult, VecBuffer,
+        Access, Accessor, Destination, FutureReader, GuestTaskId, HasData, Linker, Resource, ResourceTable, StreamProducer, StreamReader,
+        StreamResult, VecBuffer,
     },
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -73,7 +73,9 @@ impl Rights {
     /// Logs a refusal with the manifest line that would allow it.
     fn refuse(&self, what: &str, key: &str, value: &str) {
         let line = format!("add {value:?} to {key} of [component.{}] in spin.toml", self.id);
-        self.app.log.event(serde_json::json!({"level": "warn", "event": "not_allowed", "component": &*self.id, "what": what, "allow": line}));
+        self.app
+            .log
+            .event(serde_json::json!({"level": "warn", "event": "not_allowed", "component": &*self.id, "what": what, "allow": line}));
     }
 }
 
@@ -213,27 +215,47 @@ impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
         })
     }
 
-    async fn get(accessor: &Accessor<T, Self>, this: Resource<key_value::Store>, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
+    async fn get(
+        accessor: &Accessor<T, Self>,
+        this: Resource<key_value::Store>,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
         let store = store(accessor, &this)?;
         Ok(store.get(key).await)
     }
 
-    async fn set(accessor: &Accessor<T, Self>, this: Resource<key_value::Store>, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), kv::Error>> {
+    async fn set(
+        accessor: &Accessor<T, Self>,
+        this: Resource<key_value::Store>,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), kv::Error>> {
         let store = store(accessor, &this)?;
         Ok(store.set(key, value).await)
     }
 
-    async fn delete(accessor: &Accessor<T, Self>, this: Resource<key_value::Store>, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
+    async fn delete(
+        accessor: &Accessor<T, Self>,
+        this: Resource<key_value::Store>,
+        key: String,
+    ) -> wasmtime::Result<Result<(), kv::Error>> {
         let store = store(accessor, &this)?;
         Ok(store.delete(key).await)
     }
 
-    async fn exists(accessor: &Accessor<T, Self>, this: Resource<key_value::Store>, key: String) -> wasmtime::Result<Result<bool, kv::Error>> {
+    async fn exists(
+        accessor: &Accessor<T, Self>,
+        this: Resource<key_value::Store>,
+        key: String,
+    ) -> wasmtime::Result<Result<bool, kv::Error>> {
         let store = store(accessor, &this)?;
         Ok(store.get(key).await.map(|value| value.is_some()))
     }
 
-    async fn get_keys(accessor: &Accessor<T, Self>, this: Resource<key_value::Store>) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), kv::Error>>)> {
+    async fn get_keys(
+        accessor: &Accessor<T, Self>,
+        this: Resource<key_value::Store>,
+    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), kv::Error>>)> {
         let store = store(accessor, &this)?;
         let (keys, end) = match store.keys().await {
             Ok(keys) => (keys, Ok(())),
@@ -271,7 +293,12 @@ impl sql::HostConnection for &mut State {
         self.open_database(&label)
     }
 
-    fn execute(&mut self, this: Resource<sqlite::Connection>, statement: String, parameters: Vec<sql::Value>) -> wasmtime::Result<Result<sql::QueryResult, sql::Error>> {
+    fn execute(
+        &mut self,
+        this: Resource<sqlite::Connection>,
+        statement: String,
+        parameters: Vec<sql::Value>,
+    ) -> wasmtime::Result<Result<sql::QueryResult, sql::Error>> {
         self.hooks.tally.add(Kind::Sqlite, None);
         let shared = self.table.get(&this)?.0.clone();
         // A guest that calls the synchronous function has asked for its whole instance to wait.
@@ -443,7 +470,12 @@ impl WorkerState for Worker {
         }
     }
 
-    fn on_request_start(&self, _: StoreContextMut<'_, State>, request: Arc<RequestContext>, task: GuestTaskId) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+    fn on_request_start(
+        &self,
+        _: StoreContextMut<'_, State>,
+        request: Arc<RequestContext>,
+        task: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
         let guard: InFlightGuard = self.in_flight.enter(task, request);
         // Never resolves: the client's time limit is kept outside, because a request that expires here makes the next but one
         // wait until this instance is idle.

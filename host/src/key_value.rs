@@ -71,7 +71,8 @@ fn open(path: &std::path::Path) -> anyhow::Result<rusqlite::Connection> {
     database.pragma_update(None, "journal_mode", "WAL")?;
     // A cache may lose its last moments when the machine stops; a disk flush per entry would cost more than what it caches.
     database.pragma_update(None, "synchronous", "NORMAL")?;
-    let table = "CREATE TABLE IF NOT EXISTS spin_key_value (store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key))";
+    let table =
+        "CREATE TABLE IF NOT EXISTS spin_key_value (store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key))";
     database.execute(table, [])?;
     Ok(database)
 }
@@ -97,7 +98,8 @@ impl Store {
             }
             Backend::File(database) => {
                 let database = lock(database);
-                let sql = "INSERT INTO spin_key_value (store, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (store, key) DO UPDATE SET value = ?3";
+                let sql =
+                    "INSERT INTO spin_key_value (store, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (store, key) DO UPDATE SET value = ?3";
                 database.prepare_cached(sql)?.execute(params![label, key, value]).map(drop)
             }
         })

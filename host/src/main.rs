@@ -87,7 +87,9 @@ async fn stopped() -> Result<()> {
 fn variable(given: &str) -> Result<(String, String)> {
     let Some((name, value)) = given.split_once('=') else { bail!("--variable {given}: write name=value") };
     let value = match value.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("--variable {name}: cannot read {path}"))?.trim_end().to_owned(),
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("--variable {name}: cannot read {path}"))?.trim_end().to_owned()
+        }
         None => value.to_owned(),
     };
     Ok((name.to_owned(), value))

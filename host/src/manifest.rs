@@ -165,7 +165,9 @@ impl Manifest {
         for trigger in &self.trigger.http {
             let shown = format!("{:?}", trigger.route);
             match (&trigger.component, &trigger.static_response) {
-                (Some(id), None) => ensure!(self.component.contains_key(id), "the trigger {shown} names the component {id}, which does not exist"),
+                (Some(id), None) => {
+                    ensure!(self.component.contains_key(id), "the trigger {shown} names the component {id}, which does not exist")
+                }
                 (None, Some(_)) => {}
                 _ => bail!("the trigger {shown} needs either component or static_response"),
             }
@@ -217,6 +219,9 @@ mod tests {
     fn unknown_keys_and_missing_components_are_errors() {
         assert!(refusal(&format!("[[trigger.http]]\nroute = \"/\"\ncomponent = \"d\"\n{COMPONENT}")).contains("component d"));
         assert!(refusal(&format!("[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\"\n{COMPONENT}colour = 1\n")).contains("colour"));
-        assert!(refusal(&format!("[variables]\nx = {{}}\n[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\"\n{COMPONENT}")).contains("variable x"));
+        assert!(
+            refusal(&format!("[variables]\nx = {{}}\n[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\"\n{COMPONENT}"))
+                .contains("variable x")
+        );
     }
 }

@@ -214,10 +214,20 @@ mod tests {
     #[test]
     fn scheme_host_and_port_must_all_fit() {
         let lines = ["https://a.test", "http://b.test:8000", "*://c.test:*", "https://*.d.test", "http://e.test:10..20"];
-        for uri in ["https://a.test/x", "https://A.test:443/", "http://b.test:8000/", "http://c.test:1/", "https://x.d.test/", "http://e.test:19/"] {
+        for uri in
+            ["https://a.test/x", "https://A.test:443/", "http://b.test:8000/", "http://c.test:1/", "https://x.d.test/", "http://e.test:19/"]
+        {
             assert!(allows(&lines, uri), "{uri}");
         }
-        for uri in ["http://a.test/", "https://a.test:8443/", "https://a.test.evil/", "http://b.test/", "https://d.test/", "https://xd.test/", "http://e.test:20/"] {
+        for uri in [
+            "http://a.test/",
+            "https://a.test:8443/",
+            "https://a.test.evil/",
+            "http://b.test/",
+            "https://d.test/",
+            "https://xd.test/",
+            "http://e.test:20/",
+        ] {
             assert!(!allows(&lines, uri), "{uri}");
         }
         assert!(!allows(&[], "http://a.test/"));

@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn other_backends_are_refused_by_name() {
-        let error = RuntimeConfig::parse("[key_value_store.default]\ntype = \"redis\"\n", Path::new("")).expect_err("unsupported").to_string();
+        let error =
+            RuntimeConfig::parse("[key_value_store.default]\ntype = \"redis\"\n", Path::new("")).expect_err("unsupported").to_string();
         assert!(error.contains("redis"), "{error}");
     }
 }

@@ -29,7 +29,9 @@ impl Schedule {
                     let status = app.handle(request).await.status().as_u16();
                     log.event(serde_json::json!({"level": if status < 400 { "info" } else { "error" }, "event": "scheduled", "path": self.path, "status": status}));
                 }
-                Err(error) => log.event(serde_json::json!({"level": "error", "event": "scheduled", "path": self.path, "cause": error.to_string()})),
+                Err(error) => {
+                    log.event(serde_json::json!({"level": "error", "event": "scheduled", "path": self.path, "cause": error.to_string()}))
+                }
             }
         }
     }

@@ -27,7 +27,8 @@ pub struct Server {
 
 impl Server {
     pub(crate) async fn open(app: App, address: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: is something else running there?"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: is something else running there?"))?;
         let address = listener.local_addr()?;
         let (closing, closed) = watch::channel(false);
         let task = tokio::spawn(accept(app, listener, closed));
@@ -81,7 +82,11 @@ async fn accept(app: App, listener: TcpListener, mut closed: watch::Receiver<boo
         connections.spawn(async move {
             let service = service_fn(move |request: hyper::Request<Incoming>| {
                 let app = app.clone();
-                async move { Ok::<_, std::convert::Infallible>(app.answer(request.map(|body| body.map_err(Error::from).boxed_unsync()), Some(peer)).await) }
+                async move {
+                    Ok::<_, std::convert::Infallible>(
+                        app.answer(request.map(|body| body.map_err(Error::from).boxed_unsync()), Some(peer)).await,
+                    )
+                }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));

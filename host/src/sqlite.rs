@@ -14,6 +14,8 @@ use std::{
 };
 
 use rusqlite::{
+    Batch,
+    fallible_iterator::FallibleIterator as _,
     hooks::{AuthAction, AuthContext, Authorization},
     types::ValueRef,
 };
@@ -41,7 +43,12 @@ pub(crate) struct Shared {
 
 impl Connection {
     pub(crate) fn new(path: &Path) -> Self {
-        Self(Arc::new(Shared { path: path.to_owned(), database: Mutex::default(), changes: AtomicU64::new(0), last_insert_rowid: AtomicI64::new(0) }))
+        Self(Arc::new(Shared {
+            path: path.to_owned(),
+            database: Mutex::default(),
+            changes: AtomicU64::new(0),
+            last_insert_rowid: AtomicI64::new(0),
+        }))
     }
 }
 
@@ -115,7 +122,8 @@ impl Shared {
                         let (end_in, end_out) = oneshot::channel();
                         stream = Some((rows_in, end_in));
                         first_columns.clone_from(columns);
-                        let first = Head { columns: columns.clone(), rows: std::mem::take(&mut rows), rest: Rest::Streamed(rows_out, end_out) };
+                        let first =
+                            Head { columns: columns.clone(), rows: std::mem::take(&mut rows), rest: Rest::Streamed(rows_out, end_out) };
                         head.take().is_some_and(|head| head.send(first).is_ok())
                     }
                     // A guest that no longer reads has closed the channel: the statement stops.
@@ -155,19 +163,16 @@ impl Shared {
         columns: &mut Vec<String>,
         mut take: impl FnMut(&Vec<String>, RowResult) -> bool,
     ) -> Result<(), Error> {
-        let mut prepared = database.prepare_cached(statement).map_err(explain)?;
-        *columns = prepared.column_names().into_iter().map(str::to_owned).collect();
-        let count = columns.len();
-        let parameters = rusqlite::params_from_iter(parameters.into_iter().map(to_sql));
-        let mut rows = prepared.query(parameters).map_err(explain)?;
-        while let Some(row) = rows.next().map_err(explain)? {
-            let values = (0..count).map(|at| from_sql(row.get_ref(at).map_err(explain)?)).collect::<Result<_, _>>()?;
-            if !take(columns, RowResult { values }) {
-                break;
+        // What follows the first statement of a text is left out, as in Spin. (A plain `prepare` would look at it and complain.)
+        if has_more(statement) {
+            match Batch::new(database, statement).next().map_err(explain)? {
+                Some(mut prepared) => read(&mut prepared, parameters, columns, &mut take)?,
+                None => return Ok(()),
             }
+        } else {
+            let mut prepared = database.prepare_cached(statement).map_err(explain)?;
+            read(&mut prepared, parameters, columns, &mut take)?;
         }
-        drop(rows);
-        drop(prepared);
         self.changes.store(database.changes(), Relaxed);
         self.last_insert_rowid.store(database.last_insert_rowid(), Relaxed);
         Ok(())
@@ -180,6 +185,29 @@ impl Shared {
         }
         work(database.as_mut().expect("opened above"))
     }
+}
+
+/// Whether a text may hold more than one statement: something follows a semicolon. (In a trigger's body it does too.)
+fn has_more(statement: &str) -> bool {
+    statement.split_once(';').is_some_and(|(_, rest)| !rest.trim().is_empty())
+}
+
+fn read(
+    prepared: &mut rusqlite::Statement<'_>,
+    parameters: Vec<Value>,
+    columns: &mut Vec<String>,
+    take: &mut impl FnMut(&Vec<String>, RowResult) -> bool,
+) -> Result<(), Error> {
+    *columns = prepared.column_names().into_iter().map(str::to_owned).collect();
+    let count = columns.len();
+    let mut rows = prepared.query(rusqlite::params_from_iter(parameters.into_iter().map(to_sql))).map_err(explain)?;
+    while let Some(row) = rows.next().map_err(explain)? {
+        let values = (0..count).map(|at| from_sql(row.get_ref(at).map_err(explain)?)).collect::<Result<_, _>>()?;
+        if !take(columns, RowResult { values }) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<rusqlite::Connection, Error> {

@@ -11,7 +11,11 @@ use crate::manifest::Manifest;
 ///
 /// # Errors
 /// Names every required variable without a value, and every given one that the manifest does not know.
-pub fn resolve(manifest: &Manifest, given: &BTreeMap<String, String>, providers: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+pub fn resolve(
+    manifest: &Manifest,
+    given: &BTreeMap<String, String>,
+    providers: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>> {
     if let Some(name) = given.keys().find(|name| !manifest.variables.contains_key(*name)) {
         bail!("variable {name} is not in [variables] of the manifest");
     }

@@ -112,7 +112,12 @@ async fn a_component_reaches_what_its_manifest_names_and_nothing_else() {
     assert!(probe.told("/store?other").await["Err"].is_string());
     assert!(probe.told("/variable?unknown").await["Err"].is_string());
     assert!(probe.told("/fetch?http://127.0.0.1:2/").await["Err"].as_str().expect("denied").contains("Denied"));
-    for line in [r#"\"other\" to sqlite_databases of [component.probe]"#, r#"\"other\" to key_value_stores"#, "unknown = {{ unknown }}", r#"\"http://127.0.0.1:2\" to allowed_outbound_hosts"#] {
+    for line in [
+        r#"\"other\" to sqlite_databases of [component.probe]"#,
+        r#"\"other\" to key_value_stores"#,
+        "unknown = {{ unknown }}",
+        r#"\"http://127.0.0.1:2\" to allowed_outbound_hosts"#,
+    ] {
         assert!(probe.logged(line), "no line says {line}: {:#?}", probe.log());
     }
 }
@@ -120,7 +125,8 @@ async fn a_component_reaches_what_its_manifest_names_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_answers_500_is_logged_and_hurts_no_later_request() {
     let probe = probe().await;
-    let response = probe.app.handle(Request::get("/panic").header("x-request-id", "the-bad-one").body(Bytes::new()).expect("a request")).await;
+    let response =
+        probe.app.handle(Request::get("/panic").header("x-request-id", "the-bad-one").body(Bytes::new()).expect("a request")).await;
     assert_eq!((response.status(), response.body().len()), (StatusCode::INTERNAL_SERVER_ERROR, 0));
     assert_eq!(probe.told("/served").await, json!(1), "a new instance");
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -128,7 +134,10 @@ async fn a_trap_answers_500_is_logged_and_hurts_no_later_request() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let log = probe.log();
-    assert!(log.iter().any(|line| line.contains("\"component_failed\"") && line.contains("the-bad-one") && line.contains("probe")), "{log:#?}");
+    assert!(
+        log.iter().any(|line| line.contains("\"component_failed\"") && line.contains("the-bad-one") && line.contains("probe")),
+        "{log:#?}"
+    );
     assert!(log.iter().any(|line| line.contains("\"trap\"")), "{log:#?}");
     assert!(log.iter().any(|line| line.contains("as asked")), "the guest's own words: {log:#?}");
 }
@@ -186,7 +195,16 @@ async fn requests_look_as_they_do_in_spin() {
     let response = probe.app.handle(request.expect("a request")).await;
     let seen: Value = serde_json::from_slice(response.body()).expect("JSON");
     assert_eq!(seen, json!({"path": "/with/a%20name"}));
-    let response = probe.app.handle(Request::get("/seen?x=1").header("host", "app.test").header("spin-client-addr", "6.6.6.6:1").body(Bytes::new()).expect("a request")).await;
+    let response = probe
+        .app
+        .handle(
+            Request::get("/seen?x=1")
+                .header("host", "app.test")
+                .header("spin-client-addr", "6.6.6.6:1")
+                .body(Bytes::new())
+                .expect("a request"),
+        )
+        .await;
     let seen: Value = serde_json::from_slice(response.body()).expect("JSON");
     assert_eq!(seen["uri"], "http://app.test/seen?x=1");
     let headers: Vec<(String, String)> = serde_json::from_value(seen["headers"].clone()).expect("pairs");
@@ -201,7 +219,10 @@ async fn requests_look_as_they_do_in_spin() {
 async fn static_answers_unknown_paths_and_large_bodies() {
     let probe = probe().await;
     let fixed = probe.get("/fixed").await;
-    assert_eq!((fixed.status().as_u16(), fixed.headers()["x-made-of"].as_bytes(), fixed.body().as_ref()), (418, b"toml".as_ref(), b"short and stout".as_ref()));
+    assert_eq!(
+        (fixed.status().as_u16(), fixed.headers()["x-made-of"].as_bytes(), fixed.body().as_ref()),
+        (418, b"toml".as_ref(), b"short and stout".as_ref())
+    );
     let large = Request::post("/body").body(Bytes::from(vec![7; 30 << 20])).expect("a request");
     assert_eq!(probe.app.handle(large).await.body().as_ref(), b"31457280");
     assert_eq!(probe.get("/.well-known/spin/health").await.status(), StatusCode::OK);

@@ -26,10 +26,7 @@ pub(crate) fn parameters(encoded: &[u8]) -> Parameters {
 
 /// The value of a parameter that is there and not empty.
 pub(crate) fn given<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a str> {
-    parameters
-        .get(name)
-        .map(String::as_str)
-        .filter(|v| !v.is_empty())
+    parameters.get(name).map(String::as_str).filter(|v| !v.is_empty())
 }
 
 /// A person's name from the address, when it is none of [`PEOPLE`].
@@ -41,10 +38,7 @@ pub(crate) fn name_of(email: &str) -> String {
     let words = local.split(['.', '_', '-', '+']).filter(|w| !w.is_empty());
     let capital = |word: &str| {
         let mut letters = word.chars();
-        letters
-            .next()
-            .map(|first| first.to_uppercase().chain(letters).collect::<String>())
-            .unwrap_or_default()
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
     };
     words.map(capital).collect::<Vec<_>>().join(" ")
 }
@@ -58,9 +52,7 @@ pub(crate) fn may_return_to(world: &World, uri: &str) -> Option<Url> {
         Host::Ipv6(ip) => ip.is_loopback(),
         Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
     };
-    let apps_own = world
-        .app_url()
-        .is_some_and(|app| app.host_str() == url.host_str());
+    let apps_own = world.app_url().is_some_and(|app| app.host_str() == url.host_str());
     (plain && matches!(url.scheme(), "http" | "https") && (loopback || apps_own)).then_some(url)
 }
 
@@ -77,30 +69,15 @@ pub(crate) fn send_back(mut url: Url, parameters: &[(&str, &str)]) -> Response {
 pub(crate) fn ask(provider: &str, hint: &str, asked: &Parameters) -> Response {
     let link = |name: &str, value: &str| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query
-            .extend_pairs(asked.iter().filter(|(n, _)| n.as_str() != name))
-            .append_pair(name, value);
+        query.extend_pairs(asked.iter().filter(|(n, _)| n.as_str() != name)).append_pair(name, value);
         escape(&format!("?{}", query.finish()))
     };
-    let people: String = PEOPLE
-        .iter()
-        .map(|(name, email)| {
-            format!(
-                "<a class=button href=\"{}\"><b>{name}</b><br>{email}</a>",
-                link(hint, email)
-            )
-        })
-        .collect();
+    let people: String =
+        PEOPLE.iter().map(|(name, email)| format!("<a class=button href=\"{}\"><b>{name}</b><br>{email}</a>", link(hint, email))).collect();
     let hidden: String = asked
         .iter()
         .filter(|(name, _)| name.as_str() != hint)
-        .map(|(name, value)| {
-            format!(
-                "<input type=hidden name=\"{}\" value=\"{}\">",
-                escape(name),
-                escape(value)
-            )
-        })
+        .map(|(name, value)| format!("<input type=hidden name=\"{}\" value=\"{}\">", escape(name), escape(value)))
         .collect();
     let body = format!(
         "<p>Who are you today?</p>{people}<form method=get>{hidden}<label for=other>Another e-mail</label>\

@@ -65,10 +65,7 @@ impl Control {
     /// The requests one of them has received.
     #[must_use]
     pub fn calls_to(&self, service: Service) -> Vec<Call> {
-        self.calls()
-            .into_iter()
-            .filter(|c| c.service == service)
-            .collect()
+        self.calls().into_iter().filter(|c| c.service == service).collect()
     }
 
     /// Every webhook and callback that was sent to the app, try by try.
@@ -156,10 +153,7 @@ impl Control {
 
     /// The keys in the bucket, sorted.
     pub fn objects(&self) -> std::io::Result<Vec<String>> {
-        Ok(s3::objects(&self.world.dir)?
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect())
+        Ok(s3::objects(&self.world.dir)?.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Forgets faults, calls, tasks, payments and sign-ins; the bucket only if told so. Settings stay.
@@ -170,11 +164,7 @@ impl Control {
         self.world.creem.forget();
         self.world.google.forget();
         self.world.github.forget();
-        if bucket_too {
-            s3::empty(&self.world.dir)
-        } else {
-            Ok(())
-        }
+        if bucket_too { s3::empty(&self.world.dir) } else { Ok(()) }
     }
 }
 
@@ -182,17 +172,11 @@ pub(crate) fn router(world: &Arc<World>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/control", get(state))
-        .route(
-            "/control/faults",
-            get(list_faults).post(set_faults).delete(clear_faults),
-        )
+        .route("/control/faults", get(list_faults).post(set_faults).delete(clear_faults))
         .route("/control/faults/{id}", delete(remove_fault))
         .route("/control/calls", get(list_calls).delete(clear_calls))
         .route("/control/deliveries", get(list_deliveries))
-        .route(
-            "/control/settings",
-            get(get_settings).patch(patch_settings).post(patch_settings),
-        )
+        .route("/control/settings", get(get_settings).patch(patch_settings).post(patch_settings))
         .route("/control/app-url", put(put_app_url).post(put_app_url))
         .route("/control/reset", post(reset))
         .route("/control/kie/tasks", get(list_tasks))
@@ -204,12 +188,7 @@ pub(crate) fn router(world: &Arc<World>) -> Router {
         .route("/control/google/credential", post(credential))
         .route("/control/s3/objects", get(list_objects))
         .route("/control/s3/age", post(age))
-        .fallback(|| async {
-            refuse(
-                StatusCode::NOT_FOUND,
-                "there is nothing at this address; see /",
-            )
-        })
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this address; see /") })
         .with_state(Control::new(Arc::clone(world)))
 }
 
@@ -220,8 +199,7 @@ fn refuse(status: StatusCode, why: &str) -> Response {
 /// Reads a body without asking for a content type: `curl -d` sends none that fits.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
     let body: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|e| refuse(StatusCode::UNPROCESSABLE_ENTITY, &e.to_string()))
+    serde_json::from_slice(body).map_err(|e| refuse(StatusCode::UNPROCESSABLE_ENTITY, &e.to_string()))
 }
 
 async fn state(State(control): State<Control>) -> Json<Value> {
@@ -244,11 +222,7 @@ async fn set_faults(State(control): State<Control>, body: Bytes) -> Response {
         Ok(one) => vec![one],
         Err(refused) => return refused,
     };
-    match wishes
-        .into_iter()
-        .map(Rule::from_json)
-        .collect::<Result<Vec<_>, _>>()
-    {
+    match wishes.into_iter().map(Rule::from_json).collect::<Result<Vec<_>, _>>() {
         Ok(rules) => {
             for rule in rules {
                 control.fault(rule);
@@ -265,11 +239,7 @@ async fn clear_faults(State(control): State<Control>) -> StatusCode {
 }
 
 async fn remove_fault(State(control): State<Control>, Path(id): Path<u64>) -> StatusCode {
-    if control.remove_fault(id) {
-        StatusCode::NO_CONTENT
-    } else {
-        StatusCode::NOT_FOUND
-    }
+    if control.remove_fault(id) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }
 
 #[derive(Deserialize)]
@@ -277,17 +247,8 @@ struct Wanted {
     service: Option<Service>,
 }
 
-async fn list_calls(
-    State(control): State<Control>,
-    Query(wanted): Query<Wanted>,
-) -> Json<Vec<Call>> {
-    Json(
-        control
-            .calls()
-            .into_iter()
-            .filter(|c| wanted.service.is_none_or(|s| s == c.service))
-            .collect(),
-    )
+async fn list_calls(State(control): State<Control>, Query(wanted): Query<Wanted>) -> Json<Vec<Call>> {
+    Json(control.calls().into_iter().filter(|c| wanted.service.is_none_or(|s| s == c.service)).collect())
 }
 
 async fn clear_calls(State(control): State<Control>) -> StatusCode {
@@ -295,17 +256,8 @@ async fn clear_calls(State(control): State<Control>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn list_deliveries(
-    State(control): State<Control>,
-    Query(wanted): Query<Wanted>,
-) -> Json<Vec<Delivery>> {
-    Json(
-        control
-            .deliveries()
-            .into_iter()
-            .filter(|d| wanted.service.is_none_or(|s| s == d.service))
-            .collect(),
-    )
+async fn list_deliveries(State(control): State<Control>, Query(wanted): Query<Wanted>) -> Json<Vec<Delivery>> {
+    Json(control.deliveries().into_iter().filter(|d| wanted.service.is_none_or(|s| s == d.service)).collect())
 }
 
 async fn get_settings(State(control): State<Control>) -> Json<Settings> {
@@ -405,10 +357,7 @@ async fn fire(State(control): State<Control>, body: Bytes) -> Response {
     };
     let id = wish.as_object_mut().and_then(|fields| fields.remove("id"));
     let Some(id) = id.as_ref().and_then(Value::as_str) else {
-        return refuse(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "`id` is missing: a checkout, order, subscription, transaction or request id",
-        );
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "`id` is missing: a checkout, order, subscription, transaction or request id");
     };
     let event = match serde_json::from_value::<PaymentEvent>(wish) {
         Ok(event) => event,
@@ -433,9 +382,7 @@ async fn send(State(control): State<Control>, body: Bytes) -> Response {
 
 async fn credential(State(control): State<Control>, body: Bytes) -> Response {
     match read::<Credential>(&body) {
-        Ok(wish) if wish.email.contains('@') => {
-            Json(json!({ "credential": control.google_credential(&wish) })).into_response()
-        }
+        Ok(wish) if wish.email.contains('@') => Json(json!({ "credential": control.google_credential(&wish) })).into_response(),
         Ok(_) => refuse(StatusCode::UNPROCESSABLE_ENTITY, "`email` is missing"),
         Err(refused) => refused,
     }
@@ -462,10 +409,7 @@ async fn age(State(control): State<Control>, body: Bytes) -> Response {
         Err(refused) => return refused,
     };
     let Ok(age) = Duration::try_from_secs_f64(wish.days * 86_400.0) else {
-        return refuse(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "`days` must not be negative",
-        );
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "`days` must not be negative");
     };
     match control.age_objects(&wish.prefix, age) {
         Ok(aged) => Json(json!({ "aged": aged })).into_response(),
@@ -481,62 +425,25 @@ const SHOWN: usize = 25;
 async fn index(State(control): State<Control>) -> Html<String> {
     let places = &control.world.places;
     let links = [
-        (
-            Service::S3,
-            "The bucket, as files in a folder",
-            "/control/s3/objects".to_owned(),
-        ),
-        (
-            Service::Kie,
-            "The AI provider: jobs, results, callbacks",
-            "/control/kie/tasks".to_owned(),
-        ),
-        (
-            Service::Creem,
-            "Payments: checkouts and webhooks",
-            "/control/creem/checkouts".to_owned(),
-        ),
-        (
-            Service::Google,
-            "Sign in with Google",
-            format!("{}/.well-known/openid-configuration", places.google),
-        ),
-        (
-            Service::Github,
-            "Sign in with GitHub",
-            "/control/calls?service=github".to_owned(),
-        ),
+        (Service::S3, "The bucket, as files in a folder", "/control/s3/objects".to_owned()),
+        (Service::Kie, "The AI provider: jobs, results, callbacks", "/control/kie/tasks".to_owned()),
+        (Service::Creem, "Payments: checkouts and webhooks", "/control/creem/checkouts".to_owned()),
+        (Service::Google, "Sign in with Google", format!("{}/.well-known/openid-configuration", places.google)),
+        (Service::Github, "Sign in with GitHub", "/control/calls?service=github".to_owned()),
     ];
     let services: String = links
         .iter()
         .map(|(service, what, link)| {
-            format!(
-                "<tr><td><b>{}</b><td><code>{}</code><td>{what}<td><a href=\"{link}\">look</a>",
-                service.name(),
-                places.of(*service)
-            )
+            format!("<tr><td><b>{}</b><td><code>{}</code><td>{what}<td><a href=\"{link}\">look</a>", service.name(), places.of(*service))
         })
         .collect();
-    let app = control
-        .world
-        .app_url()
-        .map_or_else(|| "not set".to_owned(), |u| u.to_string());
+    let app = control.world.app_url().map_or_else(|| "not set".to_owned(), |u| u.to_string());
     let faults: String = control
         .faults()
         .iter()
-        .map(|f| {
-            format!(
-                "<tr><td>{}<td><code>{}</code>",
-                f.id,
-                escape(&serde_json::to_string(f).unwrap_or_default())
-            )
-        })
+        .map(|f| format!("<tr><td>{}<td><code>{}</code>", f.id, escape(&serde_json::to_string(f).unwrap_or_default())))
         .collect();
-    let faults = if faults.is_empty() {
-        "<p>None: everything works.</p>".to_owned()
-    } else {
-        format!("<table>{faults}</table>")
-    };
+    let faults = if faults.is_empty() { "<p>None: everything works.</p>".to_owned() } else { format!("<table>{faults}</table>") };
     let body = format!(
         "<p>Stand-ins for everything outside the product. Webhooks go to the app at <code>{}</code>.</p><table>{services}</table>\
          <h2>Faults in force</h2>{faults}<h2>Payments</h2>{}<h2>Pictures</h2>{}<h2>Sent to the app</h2>{}<h2>Received</h2>{}\
@@ -553,16 +460,8 @@ async fn index(State(control): State<Control>) -> Html<String> {
 
 /// The latest rows of a table, or a dash.
 fn table(rows: impl DoubleEndedIterator<Item = String>) -> String {
-    let rows: String = rows
-        .rev()
-        .take(SHOWN)
-        .map(|row| format!("<tr>{row}"))
-        .collect();
-    if rows.is_empty() {
-        "<p>Nothing yet.</p>".to_owned()
-    } else {
-        format!("<table>{rows}</table>")
-    }
+    let rows: String = rows.rev().take(SHOWN).map(|row| format!("<tr>{row}")).collect();
+    if rows.is_empty() { "<p>Nothing yet.</p>".to_owned() } else { format!("<table>{rows}</table>") }
 }
 
 fn payments(control: &Control) -> String {
@@ -580,31 +479,16 @@ fn payments(control: &Control) -> String {
 
 fn pictures(control: &Control) -> String {
     table(control.kie_tasks().into_iter().map(|t| {
-        let pictures: String = t
-            .result_urls
-            .iter()
-            .map(|u| {
-                format!(
-                    "<a href=\"{0}\"><img src=\"{0}\" height=64 alt=result></a> ",
-                    escape(u)
-                )
-            })
-            .collect();
+        let pictures: String =
+            t.result_urls.iter().map(|u| format!("<a href=\"{0}\"><img src=\"{0}\" height=64 alt=result></a> ", escape(u))).collect();
         let prompt: String = t.prompt.chars().take(80).collect();
-        format!(
-            "<td>{pictures}<td>{}<td>{}<td>{}",
-            escape(&t.model),
-            escape(&prompt),
-            escape(t.outcome.as_deref().unwrap_or("running"))
-        )
+        format!("<td>{pictures}<td>{}<td>{}<td>{}", escape(&t.model), escape(&prompt), escape(t.outcome.as_deref().unwrap_or("running")))
     }))
 }
 
 fn sent(control: &Control) -> String {
     table(control.deliveries().into_iter().map(|d| {
-        let outcome = d
-            .status
-            .map_or_else(|| d.error.clone().unwrap_or_default(), |s| s.to_string());
+        let outcome = d.status.map_or_else(|| d.error.clone().unwrap_or_default(), |s| s.to_string());
         format!(
             "<td>{}<td>{}<td>{}<td>{}<td>try {}<td>{}",
             d.at.strftime("%H:%M:%S"),

@@ -63,10 +63,7 @@ impl Period {
             Self::Month => 1.month(),
             Self::Year => 1.year(),
         };
-        start
-            .to_zoned(TimeZone::UTC)
-            .checked_add(span)
-            .map_or(start, |end| end.timestamp())
+        start.to_zoned(TimeZone::UTC).checked_add(span).map_or(start, |end| end.timestamp())
     }
 }
 
@@ -79,28 +76,13 @@ pub fn default_products() -> Vec<Product> {
         ("prod_credits_200", "200 credits", 5_999, Period::Once),
         ("prod_basic_monthly", "Basic, monthly", 999, Period::Month),
         ("prod_pro_monthly", "Pro, monthly", 1_999, Period::Month),
-        (
-            "prod_premium_monthly",
-            "Premium, monthly",
-            4_999,
-            Period::Month,
-        ),
+        ("prod_premium_monthly", "Premium, monthly", 4_999, Period::Month),
         ("prod_basic_yearly", "Basic, yearly", 9_990, Period::Year),
         ("prod_pro_yearly", "Pro, yearly", 19_990, Period::Year),
-        (
-            "prod_premium_yearly",
-            "Premium, yearly",
-            49_990,
-            Period::Year,
-        ),
+        ("prod_premium_yearly", "Premium, yearly", 49_990, Period::Year),
     ]
     .into_iter()
-    .map(|(id, name, price, period)| Product {
-        id: id.into(),
-        name: name.into(),
-        price,
-        period,
-    })
+    .map(|(id, name, price, period)| Product { id: id.into(), name: name.into(), price, period })
     .collect()
 }
 
@@ -266,18 +248,11 @@ pub struct Paid {
 
 impl Creem {
     pub(crate) fn new(products: Vec<Product>) -> Self {
-        Self {
-            products,
-            books: Mutex::default(),
-        }
+        Self { products, books: Mutex::default() }
     }
 
     pub(crate) fn checkouts(&self) -> Vec<CheckoutView> {
-        let mut checkouts: Vec<_> = locked(&self.books)
-            .checkouts
-            .values()
-            .map(Checkout::view)
-            .collect();
+        let mut checkouts: Vec<_> = locked(&self.books).checkouts.values().map(Checkout::view).collect();
         checkouts.sort_by_key(|c| c.created_at);
         checkouts
     }
@@ -321,10 +296,7 @@ impl Checkout {
             product_id: self.product.id.clone(),
             request_id: self.request_id.clone(),
             email: self.email.clone(),
-            amount: self
-                .order
-                .as_ref()
-                .map_or(self.sub_total(), |o| o.sub_total + o.tax),
+            amount: self.order.as_ref().map_or(self.sub_total(), |o| o.sub_total + o.tax),
             order_id: self.order.as_ref().map(|o| o.id.clone()),
             subscription_id: self.subscription.clone(),
             metadata: self.metadata.clone(),
@@ -348,10 +320,7 @@ pub(crate) fn router(world: &Arc<World>) -> Router {
         .route("/v1/customers", get(get_customer))
         .route("/v1/customers/billing", post(billing_link))
         .route("/v1/moderation/prompt", post(moderate))
-        .route(
-            "/v1/{*rest}",
-            axum::routing::any(|| async { problem(404, &["Not Found"]) }),
-        )
+        .route("/v1/{*rest}", axum::routing::any(|| async { problem(404, &["Not Found"]) }))
         .layer(middleware::from_fn_with_state(Arc::clone(world), guard));
     Router::new()
         .merge(api)
@@ -364,11 +333,7 @@ pub(crate) fn router(world: &Arc<World>) -> Router {
 
 /// Key check and API faults, before anything under `/v1`.
 async fn guard(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
-    match request
-        .headers()
-        .get("x-api-key")
-        .and_then(|v| v.to_str().ok())
-    {
+    match request.headers().get("x-api-key").and_then(|v| v.to_str().ok()) {
         None => return problem(401, &["Missing API key"]),
         Some(key) if key != world.credentials.creem_api_key => return problem(403, &["Forbidden"]),
         Some(_) => {}
@@ -417,13 +382,8 @@ async fn create_checkout(State(world): State<Arc<World>>, body: Bytes) -> Respon
     };
     let answer = checkout_entity(&world, &checkout);
     let subject = format!("POST /v1/checkouts {answer}");
-    locked(&world.creem.books)
-        .checkouts
-        .insert(checkout.id.clone(), checkout);
-    if world
-        .faults
-        .strikes(&subject, &Fault::CreemCheckoutAnswerLost)
-    {
+    locked(&world.creem.books).checkouts.insert(checkout.id.clone(), checkout);
+    if world.faults.strikes(&subject, &Fault::CreemCheckoutAnswerLost) {
         return problem(500, &["As told by the sandbox: the checkout exists"]);
     }
     Json(answer).into_response()
@@ -431,35 +391,17 @@ async fn create_checkout(State(world): State<Arc<World>>, body: Bytes) -> Respon
 
 fn parse_checkout(world: &World, fields: &Map<String, Value>) -> Result<Checkout, (u16, String)> {
     let bad = |message: &str| (400, message.to_owned());
-    let text = |name: &str| {
-        fields
-            .get(name)
-            .and_then(Value::as_str)
-            .filter(|t| !t.is_empty())
-            .map(str::to_owned)
-    };
+    let text = |name: &str| fields.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
     let product = text("product_id").ok_or_else(|| bad("product_id should not be empty"))?;
-    let product = world
-        .creem
-        .product(&product)
-        .cloned()
-        .ok_or_else(|| (404, "Product not found".to_owned()))?;
+    let product = world.creem.product(&product).cloned().ok_or_else(|| (404, "Product not found".to_owned()))?;
     let units = match fields.get("units").filter(|v| !v.is_null()) {
         None => 1,
-        Some(v) => v
-            .as_i64()
-            .filter(|n| *n >= 1)
-            .ok_or_else(|| bad("units must not be less than 1"))?,
+        Some(v) => v.as_i64().filter(|n| *n >= 1).ok_or_else(|| bad("units must not be less than 1"))?,
     };
     let email = match fields.get("customer").and_then(Value::as_object) {
         None => None,
         Some(customer) => {
-            let get = |name: &str| {
-                customer
-                    .get(name)
-                    .and_then(Value::as_str)
-                    .filter(|t| !t.is_empty())
-            };
+            let get = |name: &str| customer.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
             match (get("id"), get("email")) {
                 (Some(_), Some(_)) => {
                     return Err(bad("customer takes either id or email, not both"));
@@ -477,10 +419,7 @@ fn parse_checkout(world: &World, fields: &Map<String, Value>) -> Result<Checkout
         }
     };
     let success_url = text("success_url");
-    if success_url
-        .as_deref()
-        .is_some_and(|u| !Url::parse(u).is_ok_and(|u| matches!(u.scheme(), "http" | "https")))
-    {
+    if success_url.as_deref().is_some_and(|u| !Url::parse(u).is_ok_and(|u| matches!(u.scheme(), "http" | "https"))) {
         return Err(bad("success_url must be a URL address"));
     }
     let metadata = fields.get("metadata").filter(|v| !v.is_null()).cloned();
@@ -495,11 +434,7 @@ fn parse_checkout(world: &World, fields: &Map<String, Value>) -> Result<Checkout
         request_id: text("request_id"),
         success_url,
         email,
-        custom_fields: fields
-            .get("custom_fields")
-            .filter(|v| v.is_array())
-            .cloned()
-            .unwrap_or_else(|| json!([])),
+        custom_fields: fields.get("custom_fields").filter(|v| v.is_array()).cloned().unwrap_or_else(|| json!([])),
         metadata: metadata.unwrap_or_else(|| json!({})),
         created: Timestamp::now(),
         order: None,
@@ -507,10 +442,7 @@ fn parse_checkout(world: &World, fields: &Map<String, Value>) -> Result<Checkout
     })
 }
 
-async fn get_checkout(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn get_checkout(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     let Some(id) = query.get("checkout_id") else {
         return problem(400, &["checkout_id should not be empty"]);
     };
@@ -528,11 +460,7 @@ fn checkout_entity(world: &World, checkout: &Checkout) -> Value {
         "units": checkout.units, "checkout_url": format!("{}/checkout/{}", world.places.creem, checkout.id),
         "metadata": checkout.metadata, "custom_fields": checkout.custom_fields,
     });
-    let fields = [
-        ("request_id", &checkout.request_id),
-        ("success_url", &checkout.success_url),
-        ("subscription", &checkout.subscription),
-    ];
+    let fields = [("request_id", &checkout.request_id), ("success_url", &checkout.success_url), ("subscription", &checkout.subscription)];
     for (name, value) in fields {
         if let Some(value) = value {
             entity[name] = json!(value);
@@ -597,11 +525,7 @@ fn transaction_object(transaction: &Transaction) -> Value {
 
 /// A subscription with everything creem may put into it; [`subscription_event`] takes away what an event leaves out.
 fn subscription_object(world: &World, books: &Books, subscription: &Subscription) -> Value {
-    let customer = books
-        .customers
-        .get(&subscription.customer)
-        .map(customer_object)
-        .unwrap_or_default();
+    let customer = books.customers.get(&subscription.customer).map(customer_object).unwrap_or_default();
     json!({
         "id": subscription.id, "object": "subscription", "product": product_object(world, &subscription.product), "customer": customer,
         "items": [{ "id": subscription.item, "object": "subscription_item", "product_id": subscription.product.id,
@@ -642,11 +566,7 @@ fn show_checkout(world: &World, id: &str, notice: &str) -> Response {
         Period::Month => " a month",
         Period::Year => " a year",
     };
-    let price = format!(
-        "<p class=price>${}.{:02}<small>{every}</small></p>",
-        total / 100,
-        total % 100
-    );
+    let price = format!("<p class=price>${}.{:02}<small>{every}</small></p>", total / 100, total % 100);
     let body = match checkout.status {
         "pending" => {
             let email = escape(checkout.email.as_deref().unwrap_or("buyer@example.com"));
@@ -666,26 +586,14 @@ async fn decline_page(State(world): State<Arc<World>>, Path(id): Path<String>) -
     show_checkout(&world, &id, "<p class=bad>Your card was declined.</p>")
 }
 
-async fn pay_page(
-    State(world): State<Arc<World>>,
-    Path(id): Path<String>,
-    form: Bytes,
-) -> Response {
-    let email = consent::parameters(&form)
-        .remove("email")
-        .filter(|e| e.contains('@'));
+async fn pay_page(State(world): State<Arc<World>>, Path(id): Path<String>, form: Bytes) -> Response {
+    let email = consent::parameters(&form).remove("email").filter(|e| e.contains('@'));
     match pay(&world, &id, email).await {
         Ok(paid) => match paid.return_url {
             Some(url) => Redirect::to(&url).into_response(),
-            None => page(
-                "Thank you",
-                "<p class=good>Paid. There is no address to return to.</p>",
-            )
-            .into_response(),
+            None => page("Thank you", "<p class=good>Paid. There is no address to return to.</p>").into_response(),
         },
-        Err(FireError::NotFound) => {
-            (StatusCode::NOT_FOUND, page("No such checkout", "")).into_response()
-        }
+        Err(FireError::NotFound) => (StatusCode::NOT_FOUND, page("No such checkout", "")).into_response(),
         Err(FireError::Refused(_)) => show_checkout(&world, &id, ""),
     }
 }
@@ -711,40 +619,22 @@ impl std::fmt::Display for FireError {
 impl std::error::Error for FireError {}
 
 /// A buyer pays: order, customer, transaction, maybe a subscription; then the events; then the way back.
-pub(crate) async fn pay(
-    world: &Arc<World>,
-    id: &str,
-    email: Option<String>,
-) -> Result<Paid, FireError> {
+pub(crate) async fn pay(world: &Arc<World>, id: &str, email: Option<String>) -> Result<Paid, FireError> {
     let tax_percent = world.settings().creem_tax_percent;
     let (events, checkout) = {
         let mut books = locked(&world.creem.books);
         let books = &mut *books;
         let checkout = books.checkouts.get_mut(id).ok_or(FireError::NotFound)?;
         if checkout.status != "pending" {
-            return Err(FireError::Refused(format!(
-                "the checkout is {}",
-                checkout.status
-            )));
+            return Err(FireError::Refused(format!("the checkout is {}", checkout.status)));
         }
-        let email = checkout
-            .email
-            .clone()
-            .or(email)
-            .unwrap_or_else(|| "buyer@example.com".into());
+        let email = checkout.email.clone().or(email).unwrap_or_else(|| "buyer@example.com".into());
         let now = Timestamp::now();
         let customer = match books.customers.values().find(|c| c.email == email) {
             Some(customer) => customer.id.clone(),
             None => {
                 let id = fresh_id("cust_");
-                books.customers.insert(
-                    id.clone(),
-                    Customer {
-                        id: id.clone(),
-                        email: email.clone(),
-                        created: now,
-                    },
-                );
+                books.customers.insert(id.clone(), Customer { id: id.clone(), email: email.clone(), created: now });
                 id
             }
         };
@@ -788,36 +678,19 @@ pub(crate) async fn pay(
             tax: order.tax,
             refunded: 0,
             status: "paid",
-            period: subscription
-                .as_ref()
-                .map(|s| (s.period_start, s.period_end)),
+            period: subscription.as_ref().map(|s| (s.period_start, s.period_end)),
             created: now,
         });
         checkout.subscription = subscription.as_ref().map(|s| s.id.clone());
         checkout.order = Some(order);
         let checkout = checkout.clone();
         if let Some(subscription) = &subscription {
-            books
-                .subscriptions
-                .insert(subscription.id.clone(), subscription.clone());
+            books.subscriptions.insert(subscription.id.clone(), subscription.clone());
         }
-        let mut events = vec![event(
-            "checkout.completed",
-            completed_object(world, books, &checkout),
-        )];
+        let mut events = vec![event("checkout.completed", completed_object(world, books, &checkout))];
         if let Some(subscription) = &subscription {
-            events.push(subscription_event(
-                world,
-                books,
-                subscription,
-                "subscription.active",
-            ));
-            events.push(subscription_event(
-                world,
-                books,
-                subscription,
-                "subscription.paid",
-            ));
+            events.push(subscription_event(world, books, subscription, "subscription.active"));
+            events.push(subscription_event(world, books, subscription, "subscription.paid"));
         }
         books.events.extend(events.iter().cloned());
         (events, checkout)
@@ -825,10 +698,7 @@ pub(crate) async fn pay(
     let event_ids = ids(&events);
     let return_url = return_url(world, &checkout);
     announce(world, events, checkout.success_url.as_deref()).await;
-    Ok(Paid {
-        return_url,
-        event_ids,
-    })
+    Ok(Paid { return_url, event_ids })
 }
 
 fn completed_object(world: &World, books: &Books, checkout: &Checkout) -> Value {
@@ -845,17 +715,9 @@ fn completed_object(world: &World, books: &Books, checkout: &Checkout) -> Value 
     }
     if let Some(order) = &checkout.order {
         object["order"] = order_object(checkout, order);
-        object["customer"] = books
-            .customers
-            .get(&order.customer)
-            .map(customer_object)
-            .unwrap_or_default();
+        object["customer"] = books.customers.get(&order.customer).map(customer_object).unwrap_or_default();
     }
-    if let Some(subscription) = checkout
-        .subscription
-        .as_ref()
-        .and_then(|id| books.subscriptions.get(id))
-    {
+    if let Some(subscription) = checkout.subscription.as_ref().and_then(|id| books.subscriptions.get(id)) {
         object["subscription"] = subscription_short(subscription);
     }
     object
@@ -874,29 +736,17 @@ fn return_url(world: &World, checkout: &Checkout) -> Option<String> {
         ("checkout_id", &checkout.id),
         ("order_id", &order.id),
         ("customer_id", &order.customer),
-        (
-            "subscription_id",
-            checkout.subscription.as_ref().unwrap_or(&none),
-        ),
+        ("subscription_id", checkout.subscription.as_ref().unwrap_or(&none)),
         ("product_id", &checkout.product.id),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
     .map(|(name, value)| (name, value.as_str()))
     .collect();
-    let wrong = world.faults.strikes(
-        checkout.success_url.as_deref().unwrap_or_default(),
-        &Fault::CreemReturnWrongSignature,
-    );
-    let key = if wrong {
-        "not-the-key"
-    } else {
-        world.credentials.creem_api_key.as_str()
-    };
+    let wrong = world.faults.strikes(checkout.success_url.as_deref().unwrap_or_default(), &Fault::CreemReturnWrongSignature);
+    let key = if wrong { "not-the-key" } else { world.credentials.creem_api_key.as_str() };
     let signature = signature::creem_return(&parameters, key);
-    url.query_pairs_mut()
-        .extend_pairs(parameters)
-        .append_pair("signature", &signature);
+    url.query_pairs_mut().extend_pairs(parameters).append_pair("signature", &signature);
     Some(url.into())
 }
 
@@ -907,37 +757,18 @@ fn event(kind: &str, object: Value) -> Value {
 }
 
 fn ids(events: &[Value]) -> Vec<String> {
-    events
-        .iter()
-        .filter_map(|e| e["id"].as_str())
-        .map(str::to_owned)
-        .collect()
+    events.iter().filter_map(|e| e["id"].as_str()).map(str::to_owned).collect()
 }
 
 /// The `subscription.*` events leave out different fields; these are the differences their documentation shows.
-fn subscription_event(
-    world: &World,
-    books: &Books,
-    subscription: &Subscription,
-    kind: &str,
-) -> Value {
+fn subscription_event(world: &World, books: &Books, subscription: &Subscription, kind: &str) -> Value {
     let mut object = subscription_object(world, books, subscription);
-    const TRANSACTION: [&str; 3] = [
-        "last_transaction_id",
-        "last_transaction_date",
-        "next_transaction_date",
-    ];
+    const TRANSACTION: [&str; 3] = ["last_transaction_id", "last_transaction_date", "next_transaction_date"];
     const PERIOD: [&str; 2] = ["current_period_start_date", "current_period_end_date"];
     let left_out: Vec<&str> = match kind {
         "subscription.paid" => vec!["items"],
-        "subscription.active" => ["items", "metadata"]
-            .into_iter()
-            .chain(TRANSACTION)
-            .chain(PERIOD)
-            .collect(),
-        "subscription.trialing" | "subscription.update" | "subscription.paused" => {
-            TRANSACTION.to_vec()
-        }
+        "subscription.active" => ["items", "metadata"].into_iter().chain(TRANSACTION).chain(PERIOD).collect(),
+        "subscription.trialing" | "subscription.update" | "subscription.paused" => TRANSACTION.to_vec(),
         "subscription.expired" => vec![],
         _ => vec!["next_transaction_date"],
     };
@@ -952,10 +783,7 @@ fn subscription_event(
             }
             "subscription.expired" => {
                 fields.insert("status".into(), json!("active"));
-                fields.insert(
-                    "current_period_end_date".into(),
-                    json!(iso(subscription.period_start)),
-                );
+                fields.insert("current_period_end_date".into(), json!(iso(subscription.period_start)));
             }
             _ => {}
         }
@@ -964,11 +792,7 @@ fn subscription_event(
 }
 
 /// Makes something happen to the checkout, order, subscription, transaction or request that has this id.
-pub(crate) async fn fire(
-    world: &Arc<World>,
-    id: &str,
-    what: PaymentEvent,
-) -> Result<Paid, FireError> {
+pub(crate) async fn fire(world: &Arc<World>, id: &str, what: PaymentEvent) -> Result<Paid, FireError> {
     if what == PaymentEvent::Pay {
         let checkout = find_checkout(&locked(&world.creem.books), id).ok_or(FireError::NotFound)?;
         return pay(world, &checkout.id, None).await;
@@ -981,18 +805,11 @@ pub(crate) async fn fire(
     };
     let event_ids = ids(&events);
     announce(world, events, success_url.as_deref()).await;
-    Ok(Paid {
-        return_url: None,
-        event_ids,
-    })
+    Ok(Paid { return_url: None, event_ids })
 }
 
 fn find_checkout(books: &Books, id: &str) -> Option<Checkout> {
-    let by_transaction = books
-        .transactions
-        .iter()
-        .find(|t| t.id == id)
-        .map(|t| t.checkout.as_str());
+    let by_transaction = books.transactions.iter().find(|t| t.id == id).map(|t| t.checkout.as_str());
     let is_it = |c: &&Checkout| {
         c.id == id
             || c.request_id.as_deref() == Some(id)
@@ -1003,21 +820,12 @@ fn find_checkout(books: &Books, id: &str) -> Option<Checkout> {
     books.checkouts.values().find(is_it).cloned()
 }
 
-fn happen(
-    world: &World,
-    books: &mut Books,
-    checkout: &Checkout,
-    id: &str,
-    what: PaymentEvent,
-) -> Result<Vec<Value>, FireError> {
+fn happen(world: &World, books: &mut Books, checkout: &Checkout, id: &str, what: PaymentEvent) -> Result<Vec<Value>, FireError> {
     let events = match what {
         PaymentEvent::Pay => Vec::new(),
         PaymentEvent::ExpireCheckout => {
             if checkout.status != "pending" {
-                return Err(FireError::Refused(format!(
-                    "the checkout is {}",
-                    checkout.status
-                )));
+                return Err(FireError::Refused(format!("the checkout is {}", checkout.status)));
             }
             if let Some(checkout) = books.checkouts.get_mut(&checkout.id) {
                 checkout.status = "expired";
@@ -1028,10 +836,7 @@ fn happen(
             let about = |e: &&Value| {
                 let text = e["object"].to_string();
                 text.contains(&format!("\"{}\"", checkout.id))
-                    || checkout
-                        .subscription
-                        .as_ref()
-                        .is_some_and(|s| text.contains(&format!("\"{s}\"")))
+                    || checkout.subscription.as_ref().is_some_and(|s| text.contains(&format!("\"{s}\"")))
             };
             return Ok(books.events.iter().filter(about).cloned().collect());
         }
@@ -1045,18 +850,10 @@ fn happen(
     Ok(events)
 }
 
-fn change_subscription(
-    world: &World,
-    books: &mut Books,
-    checkout: &Checkout,
-    change: PaymentEvent,
-) -> Result<Value, FireError> {
+fn change_subscription(world: &World, books: &mut Books, checkout: &Checkout, change: PaymentEvent) -> Result<Value, FireError> {
     let no_subscription = || FireError::Refused("this checkout has no subscription".into());
     let id = checkout.subscription.as_ref().ok_or_else(no_subscription)?;
-    let subscription = books
-        .subscriptions
-        .get_mut(id)
-        .ok_or_else(no_subscription)?;
+    let subscription = books.subscriptions.get_mut(id).ok_or_else(no_subscription)?;
     let now = Timestamp::now();
     subscription.updated = now;
     let kind = match change {
@@ -1072,11 +869,7 @@ fn change_subscription(
             books.transactions.push(Transaction {
                 id: subscription.last_transaction.clone(),
                 checkout: checkout.id.clone(),
-                order: checkout
-                    .order
-                    .as_ref()
-                    .map(|o| o.id.clone())
-                    .unwrap_or_default(),
+                order: checkout.order.as_ref().map(|o| o.id.clone()).unwrap_or_default(),
                 customer: subscription.customer.clone(),
                 product: subscription.product.id.clone(),
                 subscription: Some(subscription.id.clone()),
@@ -1120,10 +913,7 @@ fn change_subscription(
         }
         PaymentEvent::Resume => {
             if !matches!(subscription.status.as_str(), "paused" | "scheduled_cancel") {
-                return Err(FireError::Refused(format!(
-                    "a subscription that is {} cannot be resumed",
-                    subscription.status
-                )));
+                return Err(FireError::Refused(format!("a subscription that is {} cannot be resumed", subscription.status)));
             }
             subscription.status = "active".into();
             "subscription.update"
@@ -1135,48 +925,25 @@ fn change_subscription(
 }
 
 /// The payment an id means: the one of that id, else the last one of its checkout.
-fn payment_of<'a>(
-    books: &'a mut Books,
-    checkout: &Checkout,
-    id: &str,
-) -> Result<&'a mut Transaction, FireError> {
+fn payment_of<'a>(books: &'a mut Books, checkout: &Checkout, id: &str) -> Result<&'a mut Transaction, FireError> {
     let exact = books.transactions.iter().position(|t| t.id == id);
-    let last = || {
-        books
-            .transactions
-            .iter()
-            .rposition(|t| t.checkout == checkout.id)
-    };
-    let place = exact
-        .or_else(last)
-        .ok_or_else(|| FireError::Refused("nothing has been paid".into()))?;
+    let last = || books.transactions.iter().rposition(|t| t.checkout == checkout.id);
+    let place = exact.or_else(last).ok_or_else(|| FireError::Refused("nothing has been paid".into()))?;
     Ok(&mut books.transactions[place])
 }
 
-fn refund(
-    books: &mut Books,
-    checkout: &Checkout,
-    id: &str,
-    amount: Option<i64>,
-    status: Option<String>,
-) -> Result<Value, FireError> {
+fn refund(books: &mut Books, checkout: &Checkout, id: &str, amount: Option<i64>, status: Option<String>) -> Result<Value, FireError> {
     let payment = payment_of(books, checkout, id)?;
     let paid = payment.amount + payment.tax;
     let left = paid - payment.refunded;
     let amount = amount.unwrap_or(left);
     if amount <= 0 || amount > left {
-        return Err(FireError::Refused(format!(
-            "between 1 and {left} cents can be refunded"
-        )));
+        return Err(FireError::Refused(format!("between 1 and {left} cents can be refunded")));
     }
     let status = status.unwrap_or_else(|| "succeeded".into());
     if status == "succeeded" {
         payment.refunded += amount;
-        payment.status = if payment.refunded == paid {
-            "refunded"
-        } else {
-            "partialRefund"
-        };
+        payment.status = if payment.refunded == paid { "refunded" } else { "partialRefund" };
     }
     let payment = payment.clone();
     let mut object = json!({
@@ -1200,16 +967,9 @@ fn dispute(books: &mut Books, checkout: &Checkout, id: &str) -> Result<Value, Fi
 }
 
 /// What a refund or a dispute is about. A dispute's checkout comes without request id and metadata, as documented.
-fn add_context(
-    books: &Books,
-    checkout: &Checkout,
-    payment: &Transaction,
-    object: &mut Value,
-    known: bool,
-) {
+fn add_context(books: &Books, checkout: &Checkout, payment: &Transaction, object: &mut Value, known: bool) {
     object["transaction"] = transaction_object(payment);
-    let mut short =
-        json!({ "id": checkout.id, "object": "checkout", "status": "completed", "mode": MODE });
+    let mut short = json!({ "id": checkout.id, "object": "checkout", "status": "completed", "mode": MODE });
     if known {
         short["metadata"] = checkout.metadata.clone();
         if let Some(request_id) = &checkout.request_id {
@@ -1222,17 +982,9 @@ fn add_context(
             "id": order.id, "object": "order", "customer": order.customer, "product": checkout.product.id, "amount": order.sub_total,
             "currency": "USD", "status": "paid", "type": if checkout.product.period.recurs() { "recurring" } else { "onetime" }, "mode": MODE,
         });
-        object["customer"] = books
-            .customers
-            .get(&order.customer)
-            .map(customer_object)
-            .unwrap_or_default();
+        object["customer"] = books.customers.get(&order.customer).map(customer_object).unwrap_or_default();
     }
-    if let Some(subscription) = checkout
-        .subscription
-        .as_ref()
-        .and_then(|id| books.subscriptions.get(id))
-    {
+    if let Some(subscription) = checkout.subscription.as_ref().and_then(|id| books.subscriptions.get(id)) {
         object["subscription"] = subscription_short(subscription);
     }
 }
@@ -1249,11 +1001,7 @@ const FIRST_TRIES: Duration = Duration::from_secs(3);
 /// Delivers events that belong together, one after the other, repeats apart. Returns after the first try of each,
 /// or when that takes too long.
 async fn announce(world: &Arc<World>, mut events: Vec<Value>, success_url: Option<&str>) {
-    let subject = events
-        .iter()
-        .map(Value::to_string)
-        .collect::<Vec<_>>()
-        .join("\n");
+    let subject = events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     if events.len() > 1 && world.faults.strikes(&subject, &Fault::CreemWebhookReorder) {
         events.reverse();
     }
@@ -1280,9 +1028,7 @@ async fn announce(world: &Arc<World>, mut events: Vec<Value>, success_url: Optio
 }
 
 fn webhook_url(world: &World, success_url: Option<&str>) -> Option<Url> {
-    let app = world
-        .app_url()
-        .or_else(|| success_url.and_then(|u| Url::parse(u).ok()))?;
+    let app = world.app_url().or_else(|| success_url.and_then(|u| Url::parse(u).ok()))?;
     app.join("/webhooks/creem").ok()
 }
 
@@ -1296,28 +1042,16 @@ async fn begin_delivery(world: &Arc<World>, event: Value, url: Url) {
     }
     let signature = if world.faults.strikes(&body, &Fault::CreemWebhookNoSignature) {
         None
-    } else if world
-        .faults
-        .strikes(&body, &Fault::CreemWebhookWrongSignature)
-    {
+    } else if world.faults.strikes(&body, &Fault::CreemWebhookWrongSignature) {
         Some(signature::creem_webhook("not-the-secret", body.as_bytes()))
     } else {
-        Some(signature::creem_webhook(
-            &world.credentials.creem_webhook_secret,
-            body.as_bytes(),
-        ))
+        Some(signature::creem_webhook(&world.credentials.creem_webhook_secret, body.as_bytes()))
     };
     let copies = world.faults.strike(&body, |fault| match fault {
         Fault::CreemWebhookDuplicate { copies } => Some(*copies),
         _ => None,
     });
-    let webhook = Arc::new(Webhook {
-        id,
-        what,
-        url,
-        body,
-        signature,
-    });
+    let webhook = Arc::new(Webhook { id, what, url, body, signature });
     let tries = (0..copies.unwrap_or(1)).map(|_| {
         let webhook = Arc::clone(&webhook);
         async move {
@@ -1340,11 +1074,7 @@ struct Webhook {
 
 impl Webhook {
     async fn send(&self, world: &World, attempt: u32) -> bool {
-        let headers = self
-            .signature
-            .iter()
-            .map(|s| ("creem-signature", s.clone()))
-            .collect();
+        let headers = self.signature.iter().map(|s| ("creem-signature", s.clone())).collect();
         let post = Post {
             service: Service::Creem,
             what: &self.what,
@@ -1372,10 +1102,7 @@ impl Webhook {
 
 // --- the rest of the API ----------------------------------------------------------------------------------------------
 
-async fn get_product(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn get_product(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     match query.get("product_id") {
         Some(id) => match world.creem.product(id) {
             Some(product) => Json(product_object(&world, product)).into_response(),
@@ -1385,36 +1112,18 @@ async fn get_product(
     }
 }
 
-async fn search_products(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
-    let items = world
-        .creem
-        .products
-        .iter()
-        .map(|p| product_object(&world, p))
-        .collect();
+async fn search_products(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    let items = world.creem.products.iter().map(|p| product_object(&world, p)).collect();
     paged(items, &query)
 }
 
 /// One page of a list, in creem's envelope.
 fn paged(items: Vec<Value>, query: &BTreeMap<String, String>) -> Response {
-    let number = |name: &str, default: usize| {
-        query
-            .get(name)
-            .and_then(|v| v.parse().ok())
-            .filter(|n| *n > 0)
-            .unwrap_or(default)
-    };
+    let number = |name: &str, default: usize| query.get(name).and_then(|v| v.parse().ok()).filter(|n| *n > 0).unwrap_or(default);
     let (current, size) = (number("page_number", 1), number("page_size", 10).min(100));
     let total = items.len();
     let pages = total.div_ceil(size);
-    let items: Vec<Value> = items
-        .into_iter()
-        .skip((current - 1) * size)
-        .take(size)
-        .collect();
+    let items: Vec<Value> = items.into_iter().skip((current - 1) * size).take(size).collect();
     let pagination = json!({
         "total_records": total, "total_pages": pages, "current_page": current,
         "next_page": (current < pages).then_some(current + 1), "prev_page": (current > 1).then_some(current - 1),
@@ -1425,59 +1134,37 @@ fn paged(items: Vec<Value>, query: &BTreeMap<String, String>) -> Response {
 fn subscription_answer(world: &World, id: &str) -> Response {
     let books = locked(&world.creem.books);
     match books.subscriptions.get(id) {
-        Some(subscription) => {
-            Json(subscription_object(world, &books, subscription)).into_response()
-        }
+        Some(subscription) => Json(subscription_object(world, &books, subscription)).into_response(),
         None => problem(404, &["Subscription not found"]),
     }
 }
 
-async fn get_subscription(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn get_subscription(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     match query.get("subscription_id") {
         Some(id) => subscription_answer(&world, id),
         None => problem(400, &["subscription_id should not be empty"]),
     }
 }
 
-async fn search_subscriptions(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn search_subscriptions(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     let items = {
         let books = locked(&world.creem.books);
-        books
-            .subscriptions
-            .values()
-            .map(|s| subscription_object(&world, &books, s))
-            .collect()
+        books.subscriptions.values().map(|s| subscription_object(&world, &books, s)).collect()
     };
     paged(items, &query)
 }
 
-async fn cancel_subscription(
-    State(world): State<Arc<World>>,
-    Path(id): Path<String>,
-    body: Bytes,
-) -> Response {
+async fn cancel_subscription(State(world): State<Arc<World>>, Path(id): Path<String>, body: Bytes) -> Response {
     let wish: Value = serde_json::from_slice(&body).unwrap_or_default();
     let change = match (wish["mode"].as_str(), wish["onExecute"].as_str()) {
         (Some("immediate"), Some("pause")) => PaymentEvent::Pause,
         (Some("immediate"), _) => PaymentEvent::Cancel,
         (None | Some("scheduled"), _) => PaymentEvent::ScheduleCancel,
         (Some(_), _) => {
-            return problem(
-                400,
-                &["mode must be one of the following values: immediate, scheduled"],
-            );
+            return problem(400, &["mode must be one of the following values: immediate, scheduled"]);
         }
     };
-    let status = locked(&world.creem.books)
-        .subscriptions
-        .get(&id)
-        .map(|s| s.status.clone());
+    let status = locked(&world.creem.books).subscriptions.get(&id).map(|s| s.status.clone());
     if status.is_some_and(|s| s == "canceled") {
         return problem(400, &["Subscription is already canceled"]);
     }
@@ -1500,8 +1187,7 @@ async fn ask_for(world: &Arc<World>, id: &str, change: PaymentEvent) -> Response
             return problem(404, &["Subscription not found"]);
         }
         match find_checkout(&books, id) {
-            Some(checkout) => happen(world, &mut books, &checkout, id, change)
-                .map(|events| (events, checkout.success_url)),
+            Some(checkout) => happen(world, &mut books, &checkout, id, change).map(|events| (events, checkout.success_url)),
             None => Err(FireError::NotFound),
         }
     };
@@ -1515,51 +1201,31 @@ async fn ask_for(world: &Arc<World>, id: &str, change: PaymentEvent) -> Response
     }
 }
 
-async fn get_transaction(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn get_transaction(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     let Some(id) = query.get("transaction_id") else {
         return problem(400, &["transaction_id should not be empty"]);
     };
-    match locked(&world.creem.books)
-        .transactions
-        .iter()
-        .find(|t| t.id == *id)
-    {
+    match locked(&world.creem.books).transactions.iter().find(|t| t.id == *id) {
         Some(transaction) => Json(transaction_object(transaction)).into_response(),
         None => problem(404, &["Transaction not found"]),
     }
 }
 
-async fn search_transactions(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn search_transactions(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     let wanted = |name: &str, value: &str| query.get(name).is_none_or(|v| v == value);
     let items = locked(&world.creem.books)
         .transactions
         .iter()
         .rev()
-        .filter(|t| {
-            wanted("customer_id", &t.customer)
-                && wanted("order_id", &t.order)
-                && wanted("product_id", &t.product)
-        })
+        .filter(|t| wanted("customer_id", &t.customer) && wanted("order_id", &t.order) && wanted("product_id", &t.product))
         .map(transaction_object)
         .collect();
     paged(items, &query)
 }
 
-async fn get_customer(
-    State(world): State<Arc<World>>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
+async fn get_customer(State(world): State<Arc<World>>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     let books = locked(&world.creem.books);
-    let found = books
-        .customers
-        .values()
-        .find(|c| query.get("customer_id") == Some(&c.id) || query.get("email") == Some(&c.email));
+    let found = books.customers.values().find(|c| query.get("customer_id") == Some(&c.id) || query.get("email") == Some(&c.email));
     match found {
         Some(customer) => Json(customer_object(customer)).into_response(),
         None => problem(404, &["Customer not found"]),
@@ -1568,9 +1234,7 @@ async fn get_customer(
 
 async fn billing_link(State(world): State<Arc<World>>, body: Bytes) -> Response {
     let wish: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let known = wish["customer_id"]
-        .as_str()
-        .is_some_and(|id| locked(&world.creem.books).customers.contains_key(id));
+    let known = wish["customer_id"].as_str().is_some_and(|id| locked(&world.creem.books).customers.contains_key(id));
     if !known {
         return problem(404, &["Customer not found"]);
     }

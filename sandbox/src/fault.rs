@@ -311,16 +311,13 @@ impl Rule {
         let Value::Object(mut fields) = value else {
             return Err("a fault is a JSON object".into());
         };
-        let field = |fields: &mut Map<String, Value>, name: &str| {
-            fields.remove(name).filter(|v| !v.is_null())
-        };
+        let field = |fields: &mut Map<String, Value>, name: &str| fields.remove(name).filter(|v| !v.is_null());
         let times = field(&mut fields, "times");
         let matching = field(&mut fields, "match");
         let rate = field(&mut fields, "rate");
         let seed = field(&mut fields, "seed");
         let given: Vec<String> = fields.keys().cloned().collect();
-        let fault: Fault =
-            serde_json::from_value(Value::Object(fields)).map_err(|e| e.to_string())?;
+        let fault: Fault = serde_json::from_value(Value::Object(fields)).map_err(|e| e.to_string())?;
         let known = serde_json::to_value(&fault).map_err(|e| e.to_string())?;
         if let Some(stranger) = given.iter().find(|name| known.get(name.as_str()).is_none()) {
             return Err(format!("this fault has no field `{stranger}`"));
@@ -328,36 +325,17 @@ impl Rule {
         let wrong = |name: &str| format!("`{name}` has the wrong type");
         Ok(Self {
             fault,
-            times: times
-                .map(|v| {
-                    v.as_u64()
-                        .and_then(|n| u32::try_from(n).ok())
-                        .ok_or_else(|| wrong("times"))
-                })
-                .transpose()?,
-            matching: matching
-                .map(|v| v.as_str().map(str::to_owned).ok_or_else(|| wrong("match")))
-                .transpose()?,
-            rate: rate
-                .map(|v| v.as_f64().ok_or_else(|| wrong("rate")))
-                .transpose()?,
-            seed: seed
-                .map(|v| v.as_u64().ok_or_else(|| wrong("seed")))
-                .transpose()?
-                .unwrap_or_default(),
+            times: times.map(|v| v.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| wrong("times"))).transpose()?,
+            matching: matching.map(|v| v.as_str().map(str::to_owned).ok_or_else(|| wrong("match"))).transpose()?,
+            rate: rate.map(|v| v.as_f64().ok_or_else(|| wrong("rate"))).transpose()?,
+            seed: seed.map(|v| v.as_u64().ok_or_else(|| wrong("seed"))).transpose()?.unwrap_or_default(),
         })
     }
 }
 
 impl From<Fault> for Rule {
     fn from(fault: Fault) -> Self {
-        Self {
-            fault,
-            times: None,
-            matching: None,
-            rate: None,
-            seed: 0,
-        }
+        Self { fault, times: None, matching: None, rate: None, seed: 0 }
     }
 }
 
@@ -382,12 +360,7 @@ impl Faults {
         let mut rules = locked(&self.0);
         rules.0 += 1;
         let id = rules.0;
-        rules.1.push(ActiveRule {
-            id,
-            dice: rule.seed,
-            rule,
-            happened: 0,
-        });
+        rules.1.push(ActiveRule { id, dice: rule.seed, rule, happened: 0 });
         id
     }
 
@@ -414,19 +387,10 @@ impl Faults {
             let Some(what) = pick(&active.rule.fault) else {
                 continue;
             };
-            if active
-                .rule
-                .matching
-                .as_ref()
-                .is_some_and(|text| !subject.contains(text.as_str()))
-            {
+            if active.rule.matching.as_ref().is_some_and(|text| !subject.contains(text.as_str())) {
                 continue;
             }
-            if active
-                .rule
-                .rate
-                .is_some_and(|rate| roll(&mut active.dice) >= rate)
-            {
+            if active.rule.rate.is_some_and(|rate| roll(&mut active.dice) >= rate) {
                 continue;
             }
             if let Some(times) = &mut active.rule.times {
@@ -445,8 +409,7 @@ impl Faults {
 
     /// [`Self::strike`] for a fault without fields.
     pub(crate) fn strikes(&self, subject: &str, fault: &Fault) -> bool {
-        self.strike(subject, |f| (f == fault).then_some(()))
-            .is_some()
+        self.strike(subject, |f| (f == fault).then_some(())).is_some()
     }
 }
 

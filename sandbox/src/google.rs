@@ -76,25 +76,13 @@ pub struct Credential {
 
 impl Google {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let base64: String = SIGNING_KEY
-            .lines()
-            .skip_while(|l| !l.starts_with("-----BEGIN"))
-            .filter(|l| !l.starts_with("-----"))
-            .collect();
-        let der = STANDARD
-            .decode(base64)
-            .context("the sandbox's signing key")?;
+        let base64: String = SIGNING_KEY.lines().skip_while(|l| !l.starts_with("-----BEGIN")).filter(|l| !l.starts_with("-----")).collect();
+        let der = STANDARD.decode(base64).context("the sandbox's signing key")?;
         let key = EncodingKey::from_rsa_der(&der);
-        let mut public =
-            Jwk::from_encoding_key(&key, Algorithm::RS256).context("the sandbox's signing key")?;
+        let mut public = Jwk::from_encoding_key(&key, Algorithm::RS256).context("the sandbox's signing key")?;
         public.common.key_id = Some(KEY_ID.into());
         public.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
-        Ok(Self {
-            key,
-            public,
-            codes: Mutex::default(),
-            tokens: Mutex::default(),
-        })
+        Ok(Self { key, public, codes: Mutex::default(), tokens: Mutex::default() })
     }
 
     pub(crate) fn forget(&self) {
@@ -114,18 +102,11 @@ impl Google {
             header.kid = Some(kid.into());
             return jsonwebtoken::encode(&header, claims, &self.key).unwrap_or_default();
         }
-        let unsigned = format!(
-            "{}.{}",
-            part(&json!({ "alg": alg, "kid": kid, "typ": "JWT" })),
-            part(claims)
-        );
+        let unsigned = format!("{}.{}", part(&json!({ "alg": alg, "kid": kid, "typ": "JWT" })), part(claims));
         let signature = match alg {
             "none" => String::new(),
             _ => {
-                let secret = self.published()["n"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
+                let secret = self.published()["n"].as_str().unwrap_or_default().to_owned();
                 URL_SAFE_NO_PAD.encode(hmac_sha256(secret.as_bytes(), unsigned.as_bytes()))
             }
         };
@@ -160,11 +141,7 @@ pub(crate) fn mint(world: &World, wish: &Credential) -> String {
         Some(hd) => replace(&mut claims, "hd", json!(hd)),
         None => {}
     }
-    world.google.sign(
-        &claims,
-        wish.alg.as_deref().unwrap_or("RS256"),
-        wish.kid.as_deref().unwrap_or(KEY_ID),
-    )
+    world.google.sign(&claims, wish.alg.as_deref().unwrap_or("RS256"), wish.kid.as_deref().unwrap_or(KEY_ID))
 }
 
 /// Who somebody is to Google: 21 digits that never change for an address.
@@ -173,10 +150,7 @@ fn subject_of(email: &str) -> String {
 }
 
 fn domain_of(email: &str) -> Option<&str> {
-    email
-        .split_once('@')
-        .map(|(_, domain)| domain)
-        .filter(|d| !matches!(*d, "gmail.com" | "googlemail.com"))
+    email.split_once('@').map(|(_, domain)| domain).filter(|d| !matches!(*d, "gmail.com" | "googlemail.com"))
 }
 
 fn profile(world: &World, email: &str) -> Value {
@@ -235,14 +209,7 @@ async fn discovery(State(world): State<Arc<World>>) -> Json<Value> {
 }
 
 fn error_page(status: StatusCode, code: &str) -> Response {
-    (
-        status,
-        page(
-            "Access blocked",
-            &format!("<p class=bad>Error {}: {code}</p>", status.as_u16()),
-        ),
-    )
-        .into_response()
+    (status, page("Access blocked", &format!("<p class=bad>Error {}: {code}</p>", status.as_u16()))).into_response()
 }
 
 async fn authorize(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -> Response {
@@ -256,29 +223,18 @@ async fn authorize(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -
     };
     let scopes = given(&asked, "scope").unwrap_or_default();
     let method = given(&asked, "code_challenge_method").unwrap_or("plain");
-    if given(&asked, "response_type") != Some("code")
-        || !scopes.split(' ').any(|s| s == "openid")
-        || !matches!(method, "plain" | "S256")
-    {
+    if given(&asked, "response_type") != Some("code") || !scopes.split(' ').any(|s| s == "openid") || !matches!(method, "plain" | "S256") {
         return error_page(StatusCode::BAD_REQUEST, "invalid_request");
     }
     let state = given(&asked, "state").unwrap_or_default();
-    let email = given(&asked, "login_hint")
-        .filter(|hint| hint.contains('@'))
-        .map(str::to_lowercase);
-    let refused = asked.contains_key(consent::DENY)
-        || world
-            .faults
-            .strikes(email.as_deref().unwrap_or_default(), &Fault::GoogleDenies);
+    let email = given(&asked, "login_hint").filter(|hint| hint.contains('@')).map(str::to_lowercase);
+    let refused = asked.contains_key(consent::DENY) || world.faults.strikes(email.as_deref().unwrap_or_default(), &Fault::GoogleDenies);
     if refused {
         return consent::send_back(back, &[("error", "access_denied"), ("state", state)]);
     }
     let Some(email) = email else {
         if given(&asked, "prompt") == Some("none") {
-            return consent::send_back(
-                back,
-                &[("error", "interaction_required"), ("state", state)],
-            );
+            return consent::send_back(back, &[("error", "interaction_required"), ("state", state)]);
         }
         return consent::ask("Google", "login_hint", &asked);
     };
@@ -296,10 +252,7 @@ async fn authorize(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -
     let mut answer = vec![
         ("state", state),
         ("code", code.as_str()),
-        (
-            "scope",
-            "email profile openid https://www.googleapis.com/auth/userinfo.profile https://www.googleapis.com/auth/userinfo.email",
-        ),
+        ("scope", "email profile openid https://www.googleapis.com/auth/userinfo.profile https://www.googleapis.com/auth/userinfo.email"),
         ("authuser", "0"),
         ("prompt", "none"),
     ];
@@ -313,21 +266,14 @@ async fn authorize(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -
 }
 
 fn token_error(status: StatusCode, error: &str, description: &str) -> Response {
-    (
-        status,
-        Json(json!({ "error": error, "error_description": description })),
-    )
-        .into_response()
+    (status, Json(json!({ "error": error, "error_description": description }))).into_response()
 }
 
 async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
     let mut form = consent::parameters(&body);
     add_basic_credentials(&headers, &mut form);
     let code = given(&form, "code").unwrap_or_default();
-    let email = locked(&world.google.codes)
-        .get(code)
-        .map(|g| g.email.clone())
-        .unwrap_or_default();
+    let email = locked(&world.google.codes).get(code).map(|g| g.email.clone()).unwrap_or_default();
     let subject = format!("POST /token {email}");
     let slow = world.faults.strike(&subject, |fault| match fault {
         Fault::GoogleTokenSlow { ms } => Some(*ms),
@@ -350,31 +296,19 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
 }
 
 fn add_basic_credentials(headers: &HeaderMap, form: &mut Parameters) {
-    let basic = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.strip_prefix("Basic "));
-    let decoded = basic
-        .and_then(|b| STANDARD.decode(b).ok())
-        .and_then(|b| String::from_utf8(b).ok());
+    let basic = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Basic "));
+    let decoded = basic.and_then(|b| STANDARD.decode(b).ok()).and_then(|b| String::from_utf8(b).ok());
     if let Some((id, secret)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) {
         form.insert("client_id".into(), id.into());
         form.insert("client_secret".into(), secret.into());
     }
 }
 
-fn exchange(
-    world: &World,
-    form: &Parameters,
-) -> Result<Grant, (StatusCode, &'static str, &'static str)> {
+fn exchange(world: &World, form: &Parameters) -> Result<Grant, (StatusCode, &'static str, &'static str)> {
     let bad = |error, description| Err((StatusCode::BAD_REQUEST, error, description));
     let credentials = &world.credentials;
     if given(form, "client_id") != Some(credentials.google_client_id.as_str()) {
-        return Err((
-            StatusCode::UNAUTHORIZED,
-            "invalid_client",
-            "The OAuth client was not found.",
-        ));
+        return Err((StatusCode::UNAUTHORIZED, "invalid_client", "The OAuth client was not found."));
     }
     if given(form, "client_secret") != Some(credentials.google_client_secret.as_str()) {
         return Err((StatusCode::UNAUTHORIZED, "invalid_client", "Unauthorized"));
@@ -402,11 +336,7 @@ fn exchange(
         let Some(verifier) = given(form, "code_verifier") else {
             return bad("invalid_grant", "Missing code verifier.");
         };
-        let shown = if *hashed {
-            signature::pkce_challenge(verifier)
-        } else {
-            verifier.to_owned()
-        };
+        let shown = if *hashed { signature::pkce_challenge(verifier) } else { verifier.to_owned() };
         if shown != *challenge {
             return bad("invalid_grant", "Invalid code verifier.");
         }
@@ -418,10 +348,7 @@ fn tokens(world: &World, grant: &Grant, subject: &str) -> Value {
     let access_token = fresh_id("ya29.");
     locked(&world.google.tokens).insert(access_token.clone(), grant.email.clone());
     let mut claims = claims(world, &grant.email, grant.nonce.as_deref());
-    claims["at_hash"] = json!(
-        URL_SAFE_NO_PAD
-            .encode(&<sha2::Sha256 as sha2::Digest>::digest(access_token.as_bytes())[..16])
-    );
+    claims["at_hash"] = json!(URL_SAFE_NO_PAD.encode(&<sha2::Sha256 as sha2::Digest>::digest(access_token.as_bytes())[..16]));
     let mut kid = KEY_ID;
     let strikes = |fault: Fault| world.faults.strikes(subject, &fault);
     if strikes(Fault::GoogleWrongNonce) {
@@ -462,12 +389,10 @@ fn tokens(world: &World, grant: &Grant, subject: &str) -> Value {
 }
 
 async fn certs(State(world): State<Arc<World>>) -> Response {
-    let told = world
-        .faults
-        .strike("GET /oauth2/v3/certs", |fault| match fault {
-            Fault::GoogleCertsAnswer { status } => StatusCode::from_u16(*status).ok(),
-            _ => None,
-        });
+    let told = world.faults.strike("GET /oauth2/v3/certs", |fault| match fault {
+        Fault::GoogleCertsAnswer { status } => StatusCode::from_u16(*status).ok(),
+        _ => None,
+    });
     if let Some(status) = told {
         return (status, "As told by the sandbox.").into_response();
     }
@@ -475,34 +400,18 @@ async fn certs(State(world): State<Arc<World>>) -> Response {
     // at its id fails, as with the real one half of the time.
     let mut idle = world.google.published();
     idle["kid"] = json!("sandbox-key-0");
-    let modulus: Vec<u8> = (0..32)
-        .flat_map(|i| (stable_number(&format!("idle key {i}")) | 1 << 63).to_be_bytes())
-        .collect();
+    let modulus: Vec<u8> = (0..32).flat_map(|i| (stable_number(&format!("idle key {i}")) | 1 << 63).to_be_bytes()).collect();
     idle["n"] = json!(URL_SAFE_NO_PAD.encode(modulus));
     let keys = json!({ "keys": [idle, world.google.published()] });
-    (
-        [(
-            header::CACHE_CONTROL,
-            "public, max-age=22000, must-revalidate, no-transform",
-        )],
-        Json(keys),
-    )
-        .into_response()
+    ([(header::CACHE_CONTROL, "public, max-age=22000, must-revalidate, no-transform")], Json(keys)).into_response()
 }
 
 async fn userinfo(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
-    let bearer = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.strip_prefix("Bearer "));
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
     let email = bearer.and_then(|token| locked(&world.google.tokens).get(token).cloned());
     match email {
         Some(email) => Json(profile(&world, &email)).into_response(),
-        None => token_error(
-            StatusCode::UNAUTHORIZED,
-            "invalid_request",
-            "Invalid Credentials",
-        ),
+        None => token_error(StatusCode::UNAUTHORIZED, "invalid_request", "Invalid Credentials"),
     }
 }
 

@@ -127,12 +127,7 @@ pub struct TaskView {
 impl Kie {
     pub(crate) fn tasks(&self) -> Vec<TaskView> {
         let tasks = locked(&self.tasks);
-        tasks
-            .order
-            .iter()
-            .filter_map(|id| tasks.by_id.get(id))
-            .map(Task::view)
-            .collect()
+        tasks.order.iter().filter_map(|id| tasks.by_id.get(id)).map(Task::view).collect()
     }
 
     pub(crate) fn balance(&self) -> f64 {
@@ -159,9 +154,10 @@ impl Kie {
         tasks.order.push_back(task.id.clone());
         tasks.by_id.insert(task.id.clone(), task);
         if tasks.order.len() > TASKS_KEPT
-            && let Some(oldest) = tasks.order.pop_front() {
-                tasks.by_id.remove(&oldest);
-            }
+            && let Some(oldest) = tasks.order.pop_front()
+        {
+            tasks.by_id.remove(&oldest);
+        }
     }
 
     fn keep_result(&self, path: String, bytes: Bytes, format: ImageFormat) {
@@ -169,9 +165,10 @@ impl Kie {
         results.order.push_back(path.clone());
         results.by_path.insert(path, (bytes, format));
         if results.order.len() > RESULTS_KEPT
-            && let Some(oldest) = results.order.pop_front() {
-                results.by_path.remove(&oldest);
-            }
+            && let Some(oldest) = results.order.pop_front()
+        {
+            results.by_path.remove(&oldest);
+        }
     }
 
     /// Takes one from the allowance of 20 new tasks in 10 seconds.
@@ -246,26 +243,15 @@ pub(crate) fn router(world: &Arc<World>) -> Router {
 /// An answer as kie gives it: HTTP 200, the truth in `code`.
 fn answer(code: i64, msg: &str, data: Value) -> Response {
     let body = json!({ "code": code, "msg": msg, "data": data }).to_string();
-    (
-        [(header::CONTENT_TYPE, "application/json;charset=UTF-8")],
-        body,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json;charset=UTF-8")], body).into_response()
 }
 
 fn authorized(world: &World, headers: &HeaderMap) -> Result<(), Response> {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.strip_prefix("Bearer "));
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
     if given == Some(world.credentials.kie_api_key.as_str()) {
         Ok(())
     } else {
-        Err(answer(
-            401,
-            "You do not have access permissions",
-            Value::Null,
-        ))
+        Err(answer(401, "You do not have access permissions", Value::Null))
     }
 }
 
@@ -298,56 +284,22 @@ fn refuse<T>(msg: impl Into<String>) -> Result<T, (i64, String)> {
 }
 
 async fn generate_4o(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
-    create(
-        &world,
-        &headers,
-        &body,
-        "/api/v1/gpt4o-image/generate",
-        parse_4o,
-    )
-    .await
+    create(&world, &headers, &body, "/api/v1/gpt4o-image/generate", parse_4o).await
 }
 
-async fn generate_kontext(
-    State(world): State<Arc<World>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    create(
-        &world,
-        &headers,
-        &body,
-        "/api/v1/flux/kontext/generate",
-        parse_kontext,
-    )
-    .await
+async fn generate_kontext(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
+    create(&world, &headers, &body, "/api/v1/flux/kontext/generate", parse_kontext).await
 }
 
 async fn create_job(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
-    create(
-        &world,
-        &headers,
-        &body,
-        "/api/v1/jobs/createTask",
-        parse_job,
-    )
-    .await
+    create(&world, &headers, &body, "/api/v1/jobs/createTask", parse_job).await
 }
 
-async fn create(
-    world: &Arc<World>,
-    headers: &HeaderMap,
-    body: &[u8],
-    path: &str,
-    parse: fn(&Map<String, Value>) -> Parsed,
-) -> Response {
+async fn create(world: &Arc<World>, headers: &HeaderMap, body: &[u8], path: &str, parse: fn(&Map<String, Value>) -> Parsed) -> Response {
     if let Err(refused) = authorized(world, headers) {
         return refused;
     }
-    let json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.starts_with("application/json"));
+    let json = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("application/json"));
     let fields = match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(fields)) if json => fields,
         _ => return answer(400, "The request body is not JSON", Value::Null),
@@ -358,11 +310,7 @@ async fn create(
     };
     let subject = format!("POST {path}\n{}", request.prompt);
     let told = world.faults.strike(&subject, |fault| match fault {
-        Fault::KieCreateAnswers {
-            code,
-            msg,
-            http_status,
-        } => Some((*code, msg.clone(), *http_status)),
+        Fault::KieCreateAnswers { code, msg, http_status } => Some((*code, msg.clone(), *http_status)),
         _ => None,
     });
     if let Some((code, msg, http_status)) = told {
@@ -455,18 +403,10 @@ fn broken_off() -> Response {
 }
 
 fn text(fields: &Map<String, Value>, name: &str) -> Option<String> {
-    fields
-        .get(name)
-        .and_then(Value::as_str)
-        .filter(|t| !t.is_empty())
-        .map(str::to_owned)
+    fields.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned)
 }
 
-fn links(
-    fields: &Map<String, Value>,
-    name: &str,
-    most: usize,
-) -> Result<Vec<String>, (i64, String)> {
+fn links(fields: &Map<String, Value>, name: &str, most: usize) -> Result<Vec<String>, (i64, String)> {
     let Some(value) = fields.get(name).filter(|v| !v.is_null()) else {
         return Ok(Vec::new());
     };
@@ -476,9 +416,7 @@ fn links(
     if list.len() > most {
         return refuse(format!("{name} holds at most {most} URLs"));
     }
-    list.iter()
-        .map(|v| link(v.as_str().unwrap_or_default(), name))
-        .collect()
+    list.iter().map(|v| link(v.as_str().unwrap_or_default(), name)).collect()
 }
 
 fn link(value: &str, name: &str) -> Result<String, (i64, String)> {
@@ -488,15 +426,9 @@ fn link(value: &str, name: &str) -> Result<String, (i64, String)> {
     }
 }
 
-fn one_of(
-    value: Option<String>,
-    name: &str,
-    known: &[&str],
-) -> Result<Option<String>, (i64, String)> {
+fn one_of(value: Option<String>, name: &str, known: &[&str]) -> Result<Option<String>, (i64, String)> {
     match value {
-        Some(value) if !known.contains(&value.as_str()) => {
-            refuse(format!("{name} must be one of {}", known.join(", ")))
-        }
+        Some(value) if !known.contains(&value.as_str()) => refuse(format!("{name} must be one of {}", known.join(", "))),
         value => Ok(value),
     }
 }
@@ -522,10 +454,7 @@ fn parse_4o(fields: &Map<String, Value>) -> Parsed {
     let size = one_of(Some(size), "size", &["1:1", "3:2", "2:3"])?;
     let variants = match fields.get("nVariants").filter(|v| !v.is_null()) {
         None => 1,
-        Some(v) => match v
-            .as_u64()
-            .or_else(|| v.as_str().and_then(|t| t.parse().ok()))
-        {
+        Some(v) => match v.as_u64().or_else(|| v.as_str().and_then(|t| t.parse().ok())) {
             Some(1) => 1,
             Some(2) => 2,
             Some(4) => 4,
@@ -549,28 +478,11 @@ fn parse_kontext(fields: &Map<String, Value>) -> Parsed {
     let Some(prompt) = text(fields, "prompt") else {
         return refuse("prompt is required");
     };
-    let photo = text(fields, "inputImage")
-        .map(|url| link(&url, "inputImage"))
-        .transpose()?;
-    let aspect = one_of(
-        text(fields, "aspectRatio"),
-        "aspectRatio",
-        &["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
-    )?;
-    let format = one_of(
-        text(fields, "outputFormat"),
-        "outputFormat",
-        &["jpeg", "png"],
-    )?;
-    let model = one_of(
-        text(fields, "model"),
-        "model",
-        &["flux-kontext-pro", "flux-kontext-max"],
-    )?;
-    let tolerance = fields
-        .get("safetyTolerance")
-        .and_then(Value::as_i64)
-        .unwrap_or(2);
+    let photo = text(fields, "inputImage").map(|url| link(&url, "inputImage")).transpose()?;
+    let aspect = one_of(text(fields, "aspectRatio"), "aspectRatio", &["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"])?;
+    let format = one_of(text(fields, "outputFormat"), "outputFormat", &["jpeg", "png"])?;
+    let model = one_of(text(fields, "model"), "model", &["flux-kontext-pro", "flux-kontext-max"])?;
+    let tolerance = fields.get("safetyTolerance").and_then(Value::as_i64).unwrap_or(2);
     let most = if photo.is_some() { 2 } else { 6 };
     if !(0..=most).contains(&tolerance) {
         return Err((500, format!("safetyTolerance must be between 0 and {most}")));
@@ -583,11 +495,7 @@ fn parse_kontext(fields: &Map<String, Value>) -> Parsed {
         aspect: aspect.or_else(|| photo.is_none().then(|| "16:9".into())),
         photos: photo.into_iter().collect(),
         callback: text(fields, "callBackUrl"),
-        format: if format.as_deref() == Some("png") {
-            ImageFormat::Png
-        } else {
-            ImageFormat::Jpeg
-        },
+        format: if format.as_deref() == Some("png") { ImageFormat::Png } else { ImageFormat::Jpeg },
         variants: 1,
         param: Value::Object(fields.clone()).to_string(),
     })
@@ -605,70 +513,14 @@ struct Model {
 }
 
 const MODELS: [Model; 7] = [
-    model(
-        "google/nano-banana",
-        5_000,
-        &[],
-        0,
-        false,
-        &["png", "jpeg"],
-        "1:1",
-    ),
-    model(
-        "google/nano-banana-edit",
-        5_000,
-        &["image_urls"],
-        10,
-        true,
-        &["png", "jpeg"],
-        "1:1",
-    ),
-    model(
-        "nano-banana-pro",
-        10_000,
-        &["image_input"],
-        8,
-        false,
-        &["png", "jpg"],
-        "1:1",
-    ),
-    model(
-        "nano-banana-2",
-        20_000,
-        &["image_input"],
-        14,
-        false,
-        &["jpg", "png"],
-        "auto",
-    ),
-    model(
-        "nano-banana-2-lite",
-        20_000,
-        &["image_urls"],
-        10,
-        false,
-        &["jpg", "jpeg", "png"],
-        "auto",
-    ),
-    model(
-        "gpt-image-2-text-to-image",
-        20_000,
-        &[],
-        0,
-        false,
-        &["png", "jpg", "jpeg"],
-        "auto",
-    ),
+    model("google/nano-banana", 5_000, &[], 0, false, &["png", "jpeg"], "1:1"),
+    model("google/nano-banana-edit", 5_000, &["image_urls"], 10, true, &["png", "jpeg"], "1:1"),
+    model("nano-banana-pro", 10_000, &["image_input"], 8, false, &["png", "jpg"], "1:1"),
+    model("nano-banana-2", 20_000, &["image_input"], 14, false, &["jpg", "png"], "auto"),
+    model("nano-banana-2-lite", 20_000, &["image_urls"], 10, false, &["jpg", "jpeg", "png"], "auto"),
+    model("gpt-image-2-text-to-image", 20_000, &[], 0, false, &["png", "jpg", "jpeg"], "auto"),
     // The name of its photo field is not documented anywhere we know: all likely ones are taken.
-    model(
-        "gpt-image-2-image-to-image",
-        20_000,
-        &["input_urls", "image_urls", "image_input"],
-        16,
-        true,
-        &["png", "jpg", "jpeg"],
-        "auto",
-    ),
+    model("gpt-image-2-image-to-image", 20_000, &["input_urls", "image_urls", "image_input"], 16, true, &["png", "jpg", "jpeg"], "auto"),
 ];
 
 const fn model(
@@ -680,21 +532,10 @@ const fn model(
     formats: &'static [&'static str],
     aspect_default: &'static str,
 ) -> Model {
-    Model {
-        name,
-        prompt_max,
-        photos,
-        photos_max,
-        photo_needed,
-        formats,
-        aspect_default,
-    }
+    Model { name, prompt_max, photos, photos_max, photo_needed, formats, aspect_default }
 }
 
-const ASPECTS: [&str; 15] = [
-    "1:1", "9:16", "16:9", "3:4", "4:3", "3:2", "2:3", "5:4", "4:5", "21:9", "auto", "1:4", "4:1",
-    "1:8", "8:1",
-];
+const ASPECTS: [&str; 15] = ["1:1", "9:16", "16:9", "3:4", "4:3", "3:2", "2:3", "5:4", "4:5", "21:9", "auto", "1:4", "4:1", "1:8", "8:1"];
 
 fn parse_job(fields: &Map<String, Value>) -> Parsed {
     let Some(name) = text(fields, "model") else {
@@ -710,10 +551,7 @@ fn parse_job(fields: &Map<String, Value>) -> Parsed {
         return refuse("prompt is required");
     };
     if prompt.chars().count() > model.prompt_max {
-        return refuse(format!(
-            "prompt must be at most {} characters",
-            model.prompt_max
-        ));
+        return refuse(format!("prompt must be at most {} characters", model.prompt_max));
     }
     let mut photos = Vec::new();
     for field in model.photos {
@@ -724,8 +562,7 @@ fn parse_job(fields: &Map<String, Value>) -> Parsed {
     }
     let format = one_of(text(input, "output_format"), "output_format", model.formats)?;
     let aspect = text(input, "aspect_ratio").or_else(|| text(input, "image_size"));
-    let aspect =
-        one_of(aspect, "aspect_ratio", &ASPECTS)?.unwrap_or_else(|| model.aspect_default.into());
+    let aspect = one_of(aspect, "aspect_ratio", &ASPECTS)?.unwrap_or_else(|| model.aspect_default.into());
     let callback = text(fields, "callBackUrl");
     // Recorded traffic: the input is a JSON text inside the JSON text.
     let mut param = json!({ "input": Value::Object(input.clone()).to_string(), "model": name });
@@ -761,10 +598,7 @@ async fn work(world: Arc<World>, id: String, subject: String, delay: u64) {
         _ => None,
     });
     let mut outcome = match failure {
-        Some((code, msg)) => Outcome::Failed {
-            code,
-            msg: msg.unwrap_or_else(|| failure_text(task.family, code).to_owned()),
-        },
+        Some((code, msg)) => Outcome::Failed { code, msg: msg.unwrap_or_else(|| failure_text(task.family, code).to_owned()) },
         None => match make(&world, &task).await {
             Ok(urls) => Outcome::Made(urls),
             Err((code, msg)) => Outcome::Failed { code, msg },
@@ -798,38 +632,24 @@ async fn work(world: Arc<World>, id: String, subject: String, delay: u64) {
 async fn make(world: &World, task: &Task) -> Result<Vec<String>, (i64, String)> {
     let mut photo = None;
     for url in &task.photos {
-        let bytes = fetch(world, url)
-            .await
-            .map_err(|()| (451, failure_text(task.family, 451).to_owned()))?;
+        let bytes = fetch(world, url).await.map_err(|()| (451, failure_text(task.family, 451).to_owned()))?;
         photo.get_or_insert(bytes);
     }
     let mut urls = Vec::new();
     for variant in 0..task.variants {
-        let wish = Wish {
-            variant,
-            ..task.wish.clone()
-        };
+        let wish = Wish { variant, ..task.wish.clone() };
         let format = wish.format;
         let photo = photo.clone();
         let _hand = Arc::clone(&world.kie.hands).acquire_owned().await;
-        let painted =
-            tokio::task::spawn_blocking(move || picture::paint(photo.as_deref(), &wish)).await;
+        let painted = tokio::task::spawn_blocking(move || picture::paint(photo.as_deref(), &wish)).await;
         let picture = match painted {
             Ok(Ok(picture)) => picture,
             Ok(Err(_)) => {
-                return Err((
-                    400,
-                    "We couldn't process the provided image file (code=invalid_image_format)"
-                        .into(),
-                ));
+                return Err((400, "We couldn't process the provided image file (code=invalid_image_format)".into()));
             }
             Err(_) => return Err((500, failure_text(task.family, 500).to_owned())),
         };
-        let end = if format == ImageFormat::Png {
-            "png"
-        } else {
-            "jpg"
-        };
+        let end = if format == ImageFormat::Png { "png" } else { "jpg" };
         let path = format!("/results/{}/{}.{end}", task.id, fresh_id(""));
         world.kie.keep_result(path.clone(), picture.into(), format);
         urls.push(format!("{}{path}", world.places.kie));
@@ -839,13 +659,7 @@ async fn make(world: &World, task: &Task) -> Result<Vec<String>, (i64, String)> 
 
 /// Fetches a photo as the provider does: no redirects, no more than its limit.
 async fn fetch(world: &World, url: &str) -> Result<Bytes, ()> {
-    let answer = world
-        .http
-        .get(url)
-        .timeout(Duration::from_secs(20))
-        .send()
-        .await
-        .map_err(drop)?;
+    let answer = world.http.get(url).timeout(Duration::from_secs(20)).send().await.map_err(drop)?;
     if answer.status() != StatusCode::OK {
         return Err(());
     }
@@ -862,13 +676,9 @@ async fn fetch(world: &World, url: &str) -> Result<Bytes, ()> {
 
 fn failure_text(family: Family, code: i64) -> &'static str {
     match (family, code) {
-        (Family::Kontext, 400) => {
-            "Your prompt was flagged by Website as violating content policies."
-        }
+        (Family::Kontext, 400) => "Your prompt was flagged by Website as violating content policies.",
         (_, 400) => "Your content was flagged by OpenAI as violating content policies",
-        (_, 451) => {
-            "Failed to fetch the image. Kindly verify any access limits set by you or your service provider."
-        }
+        (_, 451) => "Failed to fetch the image. Kindly verify any access limits set by you or your service provider.",
         (_, 501) => "Image generation task failed",
         (Family::Kontext, _) => "Internal Error, Please try again later.",
         (Family::FourO, _) => "Failed to generate image",
@@ -899,13 +709,8 @@ async fn call_back(world: &World, task: &Task, subject: &str) {
     });
     if let Some((urls, code)) = lies {
         told.outcome = Some(match code {
-            Some(code) if code != 200 => Outcome::Failed {
-                code,
-                msg: failure_text(task.family, code).to_owned(),
-            },
-            _ => Outcome::Made(
-                urls.unwrap_or_else(|| vec![format!("{}{SOMEONE_ELSES}", world.places.kie)]),
-            ),
+            Some(code) if code != 200 => Outcome::Failed { code, msg: failure_text(task.family, code).to_owned() },
+            _ => Outcome::Made(urls.unwrap_or_else(|| vec![format!("{}{SOMEONE_ELSES}", world.places.kie)])),
         });
     }
     let signed_as = world.faults.strike(subject, |fault| match fault {
@@ -924,8 +729,7 @@ async fn call_back(world: &World, task: &Task, subject: &str) {
         _ => "failure",
     };
     let signed_as = signed_as.unwrap_or(Signed::Rightly);
-    let deliveries =
-        (0..copies.unwrap_or(1)).map(|_| deliver(world, &task.id, &url, what, &body, signed_as));
+    let deliveries = (0..copies.unwrap_or(1)).map(|_| deliver(world, &task.id, &url, what, &body, signed_as));
     futures::future::join_all(deliveries).await;
 }
 
@@ -970,13 +774,7 @@ fn signature_headers(key: &str, id: &str, signed_as: Signed) -> Vec<(&'static st
         Signed::Ago(seconds) => (key, seconds),
     };
     let timestamp = Timestamp::now().as_second() - seconds_ago;
-    vec![
-        ("x-webhook-timestamp", timestamp.to_string()),
-        (
-            "x-webhook-signature",
-            signature::kie_callback(key, id, timestamp),
-        ),
-    ]
+    vec![("x-webhook-timestamp", timestamp.to_string()), ("x-webhook-signature", signature::kie_callback(key, id, timestamp))]
 }
 
 fn callback_body(world: &World, task: &Task) -> Value {
@@ -986,25 +784,13 @@ fn callback_body(world: &World, task: &Task) -> Value {
     };
     match task.family {
         Family::FourO => {
-            let info = if code == 200 {
-                json!({ "result_urls": task.made() })
-            } else {
-                Value::Null
-            };
+            let info = if code == 200 { json!({ "result_urls": task.made() }) } else { Value::Null };
             json!({ "code": code, "msg": msg, "data": { "taskId": task.id, "info": info } })
         }
         Family::Kontext => {
-            let msg = if code == 200 {
-                "BFL image generated successfully."
-            } else {
-                msg
-            };
+            let msg = if code == 200 { "BFL image generated successfully." } else { msg };
             let result = task.made().first().map_or("", String::as_str);
-            let origin = if code == 200 {
-                task.photos.first().map_or(result, String::as_str)
-            } else {
-                ""
-            };
+            let origin = if code == 200 { task.photos.first().map_or(result, String::as_str) } else { "" };
             let info = json!({ "originImageUrl": origin, "resultImageUrl": result });
             json!({ "code": code, "msg": msg, "data": { "taskId": task.id, "info": info } })
         }
@@ -1033,66 +819,24 @@ struct Asked {
     task_id: String,
 }
 
-async fn record_4o(
-    State(world): State<Arc<World>>,
-    headers: HeaderMap,
-    Query(asked): Query<Asked>,
-) -> Response {
-    record(
-        &world,
-        &headers,
-        &asked.task_id,
-        Family::FourO,
-        "/api/v1/gpt4o-image/record-info",
-    )
-    .await
+async fn record_4o(State(world): State<Arc<World>>, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+    record(&world, &headers, &asked.task_id, Family::FourO, "/api/v1/gpt4o-image/record-info").await
 }
 
-async fn record_kontext(
-    State(world): State<Arc<World>>,
-    headers: HeaderMap,
-    Query(asked): Query<Asked>,
-) -> Response {
-    record(
-        &world,
-        &headers,
-        &asked.task_id,
-        Family::Kontext,
-        "/api/v1/flux/kontext/record-info",
-    )
-    .await
+async fn record_kontext(State(world): State<Arc<World>>, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+    record(&world, &headers, &asked.task_id, Family::Kontext, "/api/v1/flux/kontext/record-info").await
 }
 
-async fn record_job(
-    State(world): State<Arc<World>>,
-    headers: HeaderMap,
-    Query(asked): Query<Asked>,
-) -> Response {
-    record(
-        &world,
-        &headers,
-        &asked.task_id,
-        Family::Market,
-        "/api/v1/jobs/recordInfo",
-    )
-    .await
+async fn record_job(State(world): State<Arc<World>>, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+    record(&world, &headers, &asked.task_id, Family::Market, "/api/v1/jobs/recordInfo").await
 }
 
-async fn record(
-    world: &World,
-    headers: &HeaderMap,
-    id: &str,
-    family: Family,
-    path: &str,
-) -> Response {
+async fn record(world: &World, headers: &HeaderMap, id: &str, family: Family, path: &str) -> Response {
     if let Err(refused) = authorized(world, headers) {
         return refused;
     }
     let task = world.kie.task(id).filter(|t| t.family == family);
-    let subject = format!(
-        "GET {path}\n{}",
-        task.as_ref().map_or("", |t| t.prompt.as_str())
-    );
+    let subject = format!("GET {path}\n{}", task.as_ref().map_or("", |t| t.prompt.as_str()));
     let slow = world.faults.strike(&subject, |fault| match fault {
         Fault::KieRecordSlow { ms } => Some(*ms),
         _ => None,
@@ -1101,11 +845,7 @@ async fn record(
         pause(ms).await;
     }
     let told = world.faults.strike(&subject, |fault| match fault {
-        Fault::KieRecordAnswers {
-            code,
-            msg,
-            http_status,
-        } => Some((*code, msg.clone(), *http_status)),
+        Fault::KieRecordAnswers { code, msg, http_status } => Some((*code, msg.clone(), *http_status)),
         _ => None,
     });
     if let Some((code, msg, http_status)) = told {
@@ -1155,18 +895,8 @@ fn progress(task: &Task) -> f64 {
 
 fn data_4o(task: &Task) -> Value {
     let (status, flag, progress, response) = match &task.outcome {
-        None => (
-            "GENERATING",
-            0,
-            format!("{:.2}", progress(task)),
-            Value::Null,
-        ),
-        Some(Outcome::Made(urls)) => (
-            "SUCCESS",
-            1,
-            "1.00".to_owned(),
-            json!({ "resultUrls": urls }),
-        ),
+        None => ("GENERATING", 0, format!("{:.2}", progress(task)), Value::Null),
+        Some(Outcome::Made(urls)) => ("SUCCESS", 1, "1.00".to_owned(), json!({ "resultUrls": urls })),
         Some(Outcome::Failed { .. }) => ("GENERATE_FAILED", 2, "0.00".to_owned(), Value::Null),
     };
     let (error_code, error_message) = failure(task);
@@ -1182,20 +912,13 @@ fn data_kontext(task: &Task) -> Value {
         None => (0, Value::Null),
         Some(Outcome::Made(urls)) => {
             let origin = task.photos.first().or_else(|| urls.first());
-            (
-                1,
-                json!({ "originImageUrl": origin, "resultImageUrl": urls.first() }),
-            )
+            (1, json!({ "originImageUrl": origin, "resultImageUrl": urls.first() }))
         }
         Some(Outcome::Failed { .. }) => (3, Value::Null),
     };
     let (error_code, error_message) = failure(task);
     // This API writes its times as text without a zone.
-    let time = |ms: i64| {
-        Timestamp::from_millisecond(ms)
-            .map(|t| t.strftime("%Y-%m-%dT%H:%M:%S").to_string())
-            .ok()
-    };
+    let time = |ms: i64| Timestamp::from_millisecond(ms).map(|t| t.strftime("%Y-%m-%dT%H:%M:%S").to_string()).ok();
     json!({
         "taskId": task.id, "paramJson": task.param, "completeTime": task.completed_ms.and_then(time), "response": response,
         "successFlag": flag, "errorCode": error_code, "errorMessage": error_message, "createTime": time(task.created_ms),
@@ -1234,11 +957,7 @@ fn failure(task: &Task) -> (Value, &str) {
     }
 }
 
-async fn download_url(
-    State(world): State<Arc<World>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn download_url(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
     if let Err(refused) = authorized(&world, &headers) {
         return refused;
     }
@@ -1253,9 +972,7 @@ async fn download_url(
         Some(task) if matches!(task.outcome, None | Some(Outcome::Failed { .. })) => {
             answer(422, "record status is not success", Value::Null)
         }
-        Some(task) if !task.made().contains(&url) => {
-            answer(422, "record result data is blank", Value::Null)
-        }
+        Some(task) if !task.made().contains(&url) => answer(422, "record result data is blank", Value::Null),
         // A plain text, good for twenty minutes, as recorded.
         Some(_) => answer(200, "success", json!(format!("{url}?X-Amz-Expires=1200"))),
     }
@@ -1277,17 +994,9 @@ async fn result_file(
 ) -> Response {
     let path = format!("/results/{id}/{file}");
     if path == SOMEONE_ELSES {
-        let sheet = Wish {
-            prompt: "someone else's".into(),
-            aspect: None,
-            format: ImageFormat::Png,
-            px: 64,
-            variant: 0,
-        };
-        return picture::paint(None, &sheet).map_or_else(
-            |_| StatusCode::NOT_FOUND.into_response(),
-            |p| file_of(p.into(), ImageFormat::Png),
-        );
+        let sheet = Wish { prompt: "someone else's".into(), aspect: None, format: ImageFormat::Png, px: 64, variant: 0 };
+        return picture::paint(None, &sheet)
+            .map_or_else(|_| StatusCode::NOT_FOUND.into_response(), |p| file_of(p.into(), ImageFormat::Png));
     }
     let prompt = world.kie.task(&id).map(|t| t.prompt).unwrap_or_default();
     let subject = format!("GET {path}\n{prompt}");
@@ -1296,46 +1005,23 @@ async fn result_file(
         None
     } else {
         world.faults.strike(&subject, |fault| match fault {
-            Fault::KieResultIs {
-                serves,
-                to,
-                bytes,
-                status,
-                ms,
-            } => Some((*serves, to.clone(), *bytes, *status, *ms)),
+            Fault::KieResultIs { serves, to, bytes, status, ms } => Some((*serves, to.clone(), *bytes, *status, *ms)),
             _ => None,
         })
     };
-    let not_found = || {
-        (
-            StatusCode::NOT_FOUND,
-            Html("<html><body><h1>404 Not Found</h1></body></html>"),
-        )
-            .into_response()
-    };
+    let not_found = || (StatusCode::NOT_FOUND, Html("<html><body><h1>404 Not Found</h1></body></html>")).into_response();
     let Some((serves, to, bytes, status, ms)) = fault else {
         return stored.map_or_else(not_found, |(bytes, format)| file_of(bytes, format));
     };
-    const WEB_PAGE: &str =
-        "<!doctype html><html><body><h1>Please enable JavaScript to continue</h1></body></html>";
+    const WEB_PAGE: &str = "<!doctype html><html><body><h1>Please enable JavaScript to continue</h1></body></html>";
     match serves {
         ServedResult::Html => Html(WEB_PAGE).into_response(),
-        ServedResult::HtmlAsImage => {
-            ([(header::CONTENT_TYPE, "image/png")], WEB_PAGE).into_response()
-        }
+        ServedResult::HtmlAsImage => ([(header::CONTENT_TYPE, "image/png")], WEB_PAGE).into_response(),
         ServedResult::NotFound => not_found(),
-        ServedResult::Empty => {
-            ([(header::CONTENT_TYPE, "image/png")], Body::empty()).into_response()
-        }
+        ServedResult::Empty => ([(header::CONTENT_TYPE, "image/png")], Body::empty()).into_response(),
         ServedResult::Status => {
-            let status = status
-                .and_then(|s| StatusCode::from_u16(s).ok())
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (
-                status,
-                Html("<html><body>As told by the sandbox.</body></html>"),
-            )
-                .into_response()
+            let status = status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, Html("<html><body>As told by the sandbox.</body></html>")).into_response()
         }
         ServedResult::Redirect => {
             let to = to.unwrap_or_else(|| format!("{}{path}?redirected=1", world.places.kie));
@@ -1353,10 +1039,7 @@ async fn result_file(
                 pause(20).await;
                 Err(std::io::Error::other("cut by the sandbox"))
             }));
-            let headers = [
-                (header::CONTENT_TYPE, "image/png".to_owned()),
-                (header::CONTENT_LENGTH, length),
-            ];
+            let headers = [(header::CONTENT_TYPE, "image/png".to_owned()), (header::CONTENT_LENGTH, length)];
             (headers, Body::from_stream(cut)).into_response()
         }
         ServedResult::Slow => {
@@ -1367,34 +1050,17 @@ async fn result_file(
 }
 
 fn file_of(bytes: Bytes, format: ImageFormat) -> Response {
-    let kind = if format == ImageFormat::Png {
-        "image/png"
-    } else {
-        "image/jpeg"
-    };
-    (
-        [
-            (header::CONTENT_TYPE, kind),
-            (header::CACHE_CONTROL, "public, max-age=1209600"),
-        ],
-        bytes,
-    )
-        .into_response()
+    let kind = if format == ImageFormat::Png { "image/png" } else { "image/jpeg" };
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=1209600")], bytes).into_response()
 }
 
 /// Something that begins as a picture and does not end soon; its length is not told.
 fn huge(bytes: u64) -> Response {
     const CHUNK: usize = 64 * 1024;
-    let begin =
-        Bytes::from_static(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x40\0\0\0\x40\0\x08\x02\0\0\0");
+    let begin = Bytes::from_static(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x40\0\0\0\x40\0\x08\x02\0\0\0");
     let zeros = Bytes::from_static(&[0; CHUNK]);
     let chunks = bytes / CHUNK as u64;
-    let rest =
-        futures::stream::iter(0..chunks).map(move |_| Ok::<_, std::io::Error>(zeros.clone()));
+    let rest = futures::stream::iter(0..chunks).map(move |_| Ok::<_, std::io::Error>(zeros.clone()));
     let whole = futures::stream::iter([Ok(begin)]).chain(rest);
-    (
-        [(header::CONTENT_TYPE, "image/png")],
-        Body::from_stream(whole),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "image/png")], Body::from_stream(whole)).into_response()
 }

@@ -47,10 +47,7 @@ use url::Url;
 
 pub use control::Control;
 pub use credentials::Credentials;
-pub use creem::{
-    CheckoutView, FireError, Paid, PaymentEvent, Period, Product, SubscriptionView,
-    default_products,
-};
+pub use creem::{CheckoutView, FireError, Paid, PaymentEvent, Period, Product, SubscriptionView, default_products};
 pub use fault::{ActiveRule, Fault, Rule, ServedResult};
 pub use google::Credential;
 pub use kie::{Family, TaskView};
@@ -111,32 +108,13 @@ impl Sandbox {
         for listener in std::iter::once(&control).chain(&listeners) {
             places.push(format!("http://{}", reachable(listener.local_addr()?)));
         }
-        let [control_place, s3, kie, creem, google, github] = <[String; 6]>::try_from(places)
-            .map_err(|_| anyhow::anyhow!("one place for each of six"))?;
-        let places = Places {
-            control: control_place,
-            s3,
-            kie,
-            creem,
-            google,
-            github,
-        };
+        let [control_place, s3, kie, creem, google, github] =
+            <[String; 6]>::try_from(places).map_err(|_| anyhow::anyhow!("one place for each of six"))?;
+        let places = Places { control: control_place, s3, kie, creem, google, github };
         // s3s-fs wants the folder to be there, and a full path keeps it right if the process moves.
-        std::fs::create_dir_all(&config.dir)
-            .with_context(|| format!("the folder {}", config.dir.display()))?;
-        let dir = config
-            .dir
-            .canonicalize()
-            .with_context(|| format!("the folder {}", config.dir.display()))?;
-        let world = World::new(
-            places,
-            config.credentials,
-            dir,
-            config.settings,
-            config.products,
-            config.app_url,
-            config.quiet,
-        )?;
+        std::fs::create_dir_all(&config.dir).with_context(|| format!("the folder {}", config.dir.display()))?;
+        let dir = config.dir.canonicalize().with_context(|| format!("the folder {}", config.dir.display()))?;
+        let world = World::new(places, config.credentials, dir, config.settings, config.products, config.app_url, config.quiet)?;
         let mut servers = vec![serve(&world, control, control::router(&world))];
         for (service, listener) in Service::ALL.into_iter().zip(listeners) {
             let router = match service {
@@ -146,10 +124,7 @@ impl Sandbox {
                 Service::Google => google::router(&world),
                 Service::Github => github::router(&world),
             };
-            let router = router.layer(middleware::from_fn_with_state(
-                (Arc::clone(&world), service),
-                world::remember,
-            ));
+            let router = router.layer(middleware::from_fn_with_state((Arc::clone(&world), service), world::remember));
             servers.push(serve(&world, listener, router));
         }
         Ok(Self { world, servers })
@@ -183,10 +158,7 @@ impl Sandbox {
         self.world.stop();
         for server in std::mem::take(&mut self.servers) {
             let abort = server.abort_handle();
-            if tokio::time::timeout(Duration::from_secs(1), server)
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(Duration::from_secs(1), server).await.is_err() {
                 abort.abort();
             }
         }
@@ -205,29 +177,15 @@ impl Drop for Sandbox {
 /// The variables of an app that meets the sandbox on its default port: the defaults of `spin.toml`.
 #[must_use]
 pub fn default_variables() -> BTreeMap<String, String> {
-    let place = |offset: u16| {
-        format!(
-            "http://{}",
-            SocketAddr::new(DEFAULT_LISTEN.ip(), DEFAULT_LISTEN.port() + offset)
-        )
-    };
-    let places = Places {
-        control: place(0),
-        s3: place(1),
-        kie: place(2),
-        creem: place(3),
-        google: place(4),
-        github: place(5),
-    };
+    let place = |offset: u16| format!("http://{}", SocketAddr::new(DEFAULT_LISTEN.ip(), DEFAULT_LISTEN.port() + offset));
+    let places = Places { control: place(0), s3: place(1), kie: place(2), creem: place(3), google: place(4), github: place(5) };
     places.variables(&Credentials::default())
 }
 
 async fn bind(base: SocketAddr, offset: u16, what: &str) -> anyhow::Result<TcpListener> {
     let port = match base.port() {
         0 => 0,
-        port => port
-            .checked_add(offset)
-            .with_context(|| format!("no port is left for {what} after {port}"))?,
+        port => port.checked_add(offset).with_context(|| format!("no port is left for {what} after {port}"))?,
     };
     let address = SocketAddr::new(base.ip(), port);
     TcpListener::bind(address).await.with_context(|| {
@@ -252,8 +210,6 @@ fn serve(world: &Arc<World>, listener: TcpListener, router: Router) -> JoinHandl
         let _ = socket.set_nodelay(true);
     });
     tokio::spawn(async move {
-        let _ = axum::serve(listener, router)
-            .with_graceful_shutdown(stopped)
-            .await;
+        let _ = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
     })
 }

@@ -24,19 +24,13 @@ pub(crate) struct Wish {
 pub(crate) fn paint(photo: Option<&[u8]>, wish: &Wish) -> Result<Vec<u8>, image::ImageError> {
     let picture = match photo {
         Some(bytes) => open(bytes)?,
-        None => {
-            DynamicImage::ImageRgb8(RgbImage::from_pixel(wish.px, wish.px, Rgb([226, 226, 232])))
-        }
+        None => DynamicImage::ImageRgb8(RgbImage::from_pixel(wish.px, wish.px, Rgb([226, 226, 232]))),
     };
     let picture = match wish.aspect {
         Some(aspect) => crop(&picture, aspect),
         None => picture,
     };
-    let picture = if picture.width().max(picture.height()) > wish.px {
-        picture.thumbnail(wish.px, wish.px)
-    } else {
-        picture
-    };
+    let picture = if picture.width().max(picture.height()) > wish.px { picture.thumbnail(wish.px, wish.px) } else { picture };
     let mut picture = picture.into_rgb8();
     let number = stable_number(&format!("{}#{}", wish.prompt, wish.variant));
     let colour = colour_of(&wish.prompt, number);
@@ -64,20 +58,12 @@ fn open(bytes: &[u8]) -> Result<DynamicImage, image::ImageError> {
 fn crop(picture: &DynamicImage, (across, down): (u32, u32)) -> DynamicImage {
     let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
     let (across, down) = (u64::from(across), u64::from(down));
-    let (new_width, new_height) = if width * down > height * across {
-        (height * across / down, height)
-    } else {
-        (width, width * down / across)
-    };
+    let (new_width, new_height) =
+        if width * down > height * across { (height * across / down, height) } else { (width, width * down / across) };
     let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
     let (new_width, new_height) = (clamp(new_width), clamp(new_height));
     // Faces are in the upper part: cut from below rather than from above.
-    picture.crop_imm(
-        (picture.width() - new_width) / 2,
-        (picture.height() - new_height) / 4,
-        new_width,
-        new_height,
-    )
+    picture.crop_imm((picture.width() - new_width) / 2, (picture.height() - new_height) / 4, new_width, new_height)
 }
 
 /// Colours people name in prompts. The last one named wins: it is usually the hair's.
@@ -103,11 +89,7 @@ const NAMED: [(&str, [u8; 3]); 16] = [
 fn colour_of(prompt: &str, number: u64) -> [u8; 3] {
     let prompt = prompt.to_lowercase();
     let words: Vec<&str> = prompt.split(|c: char| !c.is_alphanumeric()).collect();
-    if let Some(colour) = words
-        .iter()
-        .rev()
-        .find_map(|word| NAMED.iter().find(|(name, _)| name == word))
-    {
+    if let Some(colour) = words.iter().rev().find_map(|word| NAMED.iter().find(|(name, _)| name == word)) {
         return colour.1;
     }
     // A vivid colour: one channel high, one low, one free.
@@ -151,8 +133,7 @@ fn draw_frame(picture: &mut RgbImage, colour: [u8; 3], number: u64) {
     for (x, y, pixel) in picture.enumerate_pixels_mut() {
         if y + foot >= height {
             let square = (u64::from(x) * 32 / u64::from(width)).min(31);
-            let lit =
-                (number >> square) & 1 == 1 && y + foot - thick / 2 >= height && y + thick < height;
+            let lit = (number >> square) & 1 == 1 && y + foot - thick / 2 >= height && y + thick < height;
             pixel.0 = if lit { [255, 255, 255] } else { colour };
         } else if x < thick || y < thick || x + thick >= width {
             pixel.0 = colour;
@@ -161,10 +142,7 @@ fn draw_frame(picture: &mut RgbImage, colour: [u8; 3], number: u64) {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    reason = "a test may stop at what it did not expect"
-)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 mod tests {
     use super::*;
 
@@ -172,36 +150,21 @@ mod tests {
     const WEBP: &[u8] = include_bytes!("../testdata/portrait.webp");
 
     fn wish(prompt: &str) -> Wish {
-        Wish {
-            prompt: prompt.into(),
-            aspect: None,
-            format: ImageFormat::Png,
-            px: 128,
-            variant: 0,
-        }
+        Wish { prompt: prompt.into(), aspect: None, format: ImageFormat::Png, px: 128, variant: 0 }
     }
 
     /// How far two pictures are apart, channel by channel, on average.
     fn distance(a: &DynamicImage, b: &DynamicImage) -> f64 {
         let (a, b) = (a.to_rgb8(), b.to_rgb8());
-        let sum: u64 = a
-            .as_raw()
-            .iter()
-            .zip(b.as_raw())
-            .map(|(x, y)| u64::from(x.abs_diff(*y)))
-            .sum();
+        let sum: u64 = a.as_raw().iter().zip(b.as_raw()).map(|(x, y)| u64::from(x.abs_diff(*y))).sum();
         sum as f64 / a.as_raw().len() as f64
     }
 
     #[test]
     fn a_painted_picture_differs_from_the_photo_and_from_another_prompts() {
         let plain = open(PHOTO).unwrap().thumbnail(128, 128);
-        let red =
-            image::load_from_memory(&paint(Some(PHOTO), &wish("a bob cut, red hair")).unwrap())
-                .unwrap();
-        let blue =
-            image::load_from_memory(&paint(Some(PHOTO), &wish("a bob cut, blue hair")).unwrap())
-                .unwrap();
+        let red = image::load_from_memory(&paint(Some(PHOTO), &wish("a bob cut, red hair")).unwrap()).unwrap();
+        let blue = image::load_from_memory(&paint(Some(PHOTO), &wish("a bob cut, blue hair")).unwrap()).unwrap();
         assert_eq!(plain.width(), red.width());
         assert!(distance(&plain, &red) > 5.0);
         assert!(distance(&red, &blue) > 5.0);
@@ -209,23 +172,12 @@ mod tests {
 
     #[test]
     fn the_same_prompt_makes_the_same_picture() {
-        assert_eq!(
-            paint(Some(PHOTO), &wish("curls")).unwrap(),
-            paint(Some(PHOTO), &wish("curls")).unwrap()
-        );
+        assert_eq!(paint(Some(PHOTO), &wish("curls")).unwrap(), paint(Some(PHOTO), &wish("curls")).unwrap());
     }
 
     #[test]
     fn webp_is_read_and_a_shape_is_kept() {
-        let made = paint(
-            Some(WEBP),
-            &Wish {
-                aspect: Some((2, 3)),
-                format: ImageFormat::Jpeg,
-                ..wish("curls")
-            },
-        )
-        .unwrap();
+        let made = paint(Some(WEBP), &Wish { aspect: Some((2, 3)), format: ImageFormat::Jpeg, ..wish("curls") }).unwrap();
         assert_eq!(image::guess_format(&made).unwrap(), ImageFormat::Jpeg);
         let made = image::load_from_memory(&made).unwrap();
         assert!((f64::from(made.width()) / f64::from(made.height()) - 2.0 / 3.0).abs() < 0.02);

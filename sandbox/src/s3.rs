@@ -34,57 +34,29 @@ const PRESIGN_MAX_SECONDS: u64 = 604_800;
 pub(crate) fn router(world: &Arc<World>) -> anyhow::Result<Router> {
     let root = world.dir.clone();
     std::fs::create_dir_all(root.join(BUCKET))?;
-    let files = FileSystem::new(&root)
-        .map_err(|e| anyhow::anyhow!("the bucket folder {}: {e:?}", root.display()))?;
-    let mut builder = S3ServiceBuilder::new(Bucket {
-        files,
-        root,
-        listing: RwLock::default(),
-    });
+    let files = FileSystem::new(&root).map_err(|e| anyhow::anyhow!("the bucket folder {}: {e:?}", root.display()))?;
+    let mut builder = S3ServiceBuilder::new(Bucket { files, root, listing: RwLock::default() });
     let credentials = &world.credentials;
-    builder.set_auth(s3s::auth::SimpleAuth::from_single(
-        credentials.s3_access_key_id.as_str(),
-        credentials.s3_secret_access_key.as_str(),
-    ));
-    Ok(Router::new()
-        .fallback(serve)
-        .with_state((Arc::clone(world), builder.build())))
+    builder.set_auth(s3s::auth::SimpleAuth::from_single(credentials.s3_access_key_id.as_str(), credentials.s3_secret_access_key.as_str()));
+    Ok(Router::new().fallback(serve).with_state((Arc::clone(world), builder.build())))
 }
 
-async fn serve(
-    State((world, service)): State<(Arc<World>, S3Service)>,
-    request: Request,
-) -> Response {
+async fn serve(State((world, service)): State<(Arc<World>, S3Service)>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    if let Some(refused) = misbehave(&world, &method, &path)
-        .await
-        .or_else(|| unlike_r2(&request))
-    {
+    if let Some(refused) = misbehave(&world, &method, &path).await.or_else(|| unlike_r2(&request)) {
         return refused;
     }
-    match service
-        .call(request.map(s3s::Body::http_body_unsync))
-        .await
-    {
+    match service.call(request.map(s3s::Body::http_body_unsync)).await {
         Ok(answer) => answer.map(Body::new).into_response(),
-        Err(e) => error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalError",
-            &format!("{e:?}"),
-        ),
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &format!("{e:?}")),
     }
 }
 
 async fn misbehave(world: &World, method: &Method, path: &str) -> Option<Response> {
     let subject = format!("{method} {path}");
-    let key = path
-        .trim_start_matches('/')
-        .split_once('/')
-        .map_or("", |(_, key)| key);
+    let key = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
     let concerns = |only: &Option<String>, prefix: &Option<String>| {
-        only.as_ref()
-            .is_none_or(|m| m.eq_ignore_ascii_case(method.as_str()))
-            && prefix.as_ref().is_none_or(|p| key.starts_with(p.as_str()))
+        only.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(method.as_str())) && prefix.as_ref().is_none_or(|p| key.starts_with(p.as_str()))
     };
     let slow = world.faults.strike(&subject, |fault| match fault {
         Fault::S3Slow { ms, method, prefix } if concerns(method, prefix) => Some(*ms),
@@ -94,11 +66,7 @@ async fn misbehave(world: &World, method: &Method, path: &str) -> Option<Respons
         pause(ms).await;
     }
     let status = world.faults.strike(&subject, |fault| match fault {
-        Fault::S3Answers {
-            status,
-            method,
-            prefix,
-        } if concerns(method, prefix) => Some(*status),
+        Fault::S3Answers { status, method, prefix } if concerns(method, prefix) => Some(*status),
         _ => None,
     })?;
     let code = match status {
@@ -114,37 +82,23 @@ async fn misbehave(world: &World, method: &Method, path: &str) -> Option<Respons
 
 /// What s3s would take and R2 refuses.
 fn unlike_r2(request: &Request) -> Option<Response> {
-    let content = request
-        .headers()
-        .get("x-amz-content-sha256")
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
+    let content = request.headers().get("x-amz-content-sha256").and_then(|v| v.to_str().ok()).unwrap_or_default();
     if content.starts_with("STREAMING-") {
-        return Some(error(
-            StatusCode::NOT_IMPLEMENTED,
-            "NotImplemented",
-            &format!("{content} not implemented"),
-        ));
+        return Some(error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", &format!("{content} not implemented")));
     }
     let expires = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
         .find(|(name, _)| name == "X-Amz-Expires")
         .and_then(|(_, value)| value.parse::<u64>().ok());
     if expires.is_some_and(|seconds| seconds > PRESIGN_MAX_SECONDS) {
         let message = "X-Amz-Expires must be at most a week (in seconds)";
-        return Some(error(
-            StatusCode::BAD_REQUEST,
-            "AuthorizationQueryParametersError",
-            message,
-        ));
+        return Some(error(StatusCode::BAD_REQUEST, "AuthorizationQueryParametersError", message));
     }
     None
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {
     let message = crate::page::escape(message);
-    let xml = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    );
+    let xml = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>");
     (status, [(header::CONTENT_TYPE, "application/xml")], xml).into_response()
 }
 
@@ -154,10 +108,7 @@ pub(crate) fn age(root: &Path, prefix: &str, age: Duration) -> std::io::Result<u
     let mut aged = 0;
     for (key, path) in objects(root)? {
         if key.starts_with(prefix) {
-            std::fs::File::options()
-                .write(true)
-                .open(path)?
-                .set_modified(then)?;
+            std::fs::File::options().write(true).open(path)?.set_modified(then)?;
             aged += 1;
         }
     }
@@ -175,10 +126,7 @@ pub(crate) fn objects(root: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
             if entry.file_type()?.is_dir() {
                 folders.push(entry.path());
             } else if let Ok(key) = entry.path().strip_prefix(&bucket) {
-                let key: Vec<_> = key
-                    .components()
-                    .map(|part| part.as_os_str().to_string_lossy())
-                    .collect();
+                let key: Vec<_> = key.components().map(|part| part.as_os_str().to_string_lossy()).collect();
                 found.push((key.join("/"), entry.path()));
             }
         }

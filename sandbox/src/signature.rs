@@ -8,10 +8,7 @@ use sha2::{Digest, Sha256};
 /// kie.ai's callback signature: base64 of HMAC-SHA256 over `taskId.timestamp`. The body is *not* covered.
 #[must_use]
 pub fn kie_callback(key: &str, task_id: &str, timestamp: i64) -> String {
-    STANDARD.encode(hmac_sha256(
-        key.as_bytes(),
-        format!("{task_id}.{timestamp}").as_bytes(),
-    ))
+    STANDARD.encode(hmac_sha256(key.as_bytes(), format!("{task_id}.{timestamp}").as_bytes()))
 }
 
 /// creem's `creem-signature` header: lowercase hex of HMAC-SHA256 over the raw body.
@@ -53,21 +50,10 @@ pub(crate) fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
 /// A stable number from a text: who a test person is must not change between runs.
 pub(crate) fn stable_number(text: &str) -> u64 {
     let digest = Sha256::digest(text.as_bytes());
-    digest
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+    digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| {
-            [
-                DIGITS[usize::from(b >> 4)] as char,
-                DIGITS[usize::from(b & 15)] as char,
-            ]
-        })
-        .collect()
+    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()
 }

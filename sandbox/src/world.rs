@@ -286,41 +286,21 @@ impl World {
 
     /// Posts to the app once and remembers how it went. True when it answered 200, the only success the providers know.
     pub(crate) async fn deliver(&self, post: Post<'_>) -> bool {
-        let mut request = self
-            .http
-            .post(post.url.clone())
-            .timeout(post.timeout)
-            .body(post.body);
-        request = request
-            .header("content-type", "application/json")
-            .header("user-agent", post.service.name());
+        let mut request = self.http.post(post.url.clone()).timeout(post.timeout).body(post.body);
+        request = request.header("content-type", "application/json").header("user-agent", post.service.name());
         for (name, value) in post.headers {
             request = request.header(name, value);
         }
         let at = Timestamp::now();
         let (status, error) = match request.send().await {
             Ok(answer) => (Some(answer.status().as_u16()), None),
-            Err(e) => (
-                None,
-                Some(if e.is_timeout() {
-                    "timeout".to_owned()
-                } else {
-                    e.without_url().to_string()
-                }),
-            ),
+            Err(e) => (None, Some(if e.is_timeout() { "timeout".to_owned() } else { e.without_url().to_string() })),
         };
         let mut url = post.url;
         url.set_query(None);
         self.say(|| {
-            let outcome =
-                status.map_or_else(|| error.clone().unwrap_or_default(), |s| s.to_string());
-            format!(
-                "{:<6} -> POST {url} {} ({}, try {}): {outcome}",
-                post.service.name(),
-                post.what,
-                post.id,
-                post.attempt
-            )
+            let outcome = status.map_or_else(|| error.clone().unwrap_or_default(), |s| s.to_string());
+            format!("{:<6} -> POST {url} {} ({}, try {}): {outcome}", post.service.name(), post.what, post.id, post.attempt)
         });
         let mut deliveries = locked(&self.deliveries);
         deliveries.0 += 1;
@@ -362,12 +342,7 @@ impl World {
     }
 
     fn answered(&self, number: u64, status: u16, ms: u64) {
-        if let Some(call) = locked(&self.calls)
-            .1
-            .iter_mut()
-            .rev()
-            .find(|c| c.number == number)
-        {
+        if let Some(call) = locked(&self.calls).1.iter_mut().rev().find(|c| c.number == number) {
             call.status = Some(status);
             call.ms = Some(ms);
         }
@@ -387,11 +362,7 @@ pub(crate) struct Post<'a> {
 }
 
 /// Middleware: remembers every request a stand-in receives.
-pub(crate) async fn remember(
-    State((world, service)): State<(Arc<World>, Service)>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn remember(State((world, service)): State<(Arc<World>, Service)>, request: Request, next: Next) -> Response {
     let method = request.method().to_string();
     let path = request.uri().path().to_owned();
     let number = world.heard(service, &method, &path);
@@ -399,13 +370,7 @@ pub(crate) async fn remember(
     let answer = next.run(request).await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     world.answered(number, answer.status().as_u16(), ms);
-    world.say(|| {
-        format!(
-            "{:<6} {method} {path} {} {ms} ms",
-            service.name(),
-            answer.status().as_u16()
-        )
-    });
+    world.say(|| format!("{:<6} {method} {path} {} {ms} ms", service.name(), answer.status().as_u16()));
     answer
 }
 

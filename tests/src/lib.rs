@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use reqwest::cookie::{CookieStore as _, Jar};
 use reqwest::RequestBuilder;
+use reqwest::cookie::{CookieStore as _, Jar};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Params};
 use sandbox::{Control, Fault, Sandbox, Service};
@@ -505,7 +505,9 @@ impl Person {
             let _ = reading.read_to_end(&mut answer).await;
             String::from_utf8_lossy(&answer).into_owned()
         };
-        tokio::time::timeout(PATIENCE, async { futures::join!(send, hear).1 }).await.unwrap_or_else(|_| panic!("no answer{}", self.world.tail()))
+        tokio::time::timeout(PATIENCE, async { futures::join!(send, hear).1 })
+            .await
+            .unwrap_or_else(|_| panic!("no answer{}", self.world.tail()))
     }
 
     /// Uploads a photo unless this person has done so, and answers its id.

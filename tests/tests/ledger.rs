@@ -91,7 +91,8 @@ mod books {
 
         /// What can be spent now.
         pub fn balance(&self) -> i64 {
-            let sql = "SELECT coalesce(sum(remaining), 0) FROM credit_lots WHERE user_id = 'ada' AND (expires_at IS NULL OR expires_at > ?1)";
+            let sql =
+                "SELECT coalesce(sum(remaining), 0) FROM credit_lots WHERE user_id = 'ada' AND (expires_at IS NULL OR expires_at > ?1)";
             self.ask(sql, [self.now])
         }
 
@@ -106,7 +107,8 @@ mod books {
 
         /// The lots with something left, soonest-expiring first: (remaining, expiry).
         pub fn lots(&self) -> Vec<(i64, Option<i64>)> {
-            let sql = "SELECT remaining, expires_at FROM credit_lots WHERE remaining > 0 ORDER BY expires_at IS NULL, expires_at, created_at, id";
+            let sql =
+                "SELECT remaining, expires_at FROM credit_lots WHERE remaining > 0 ORDER BY expires_at IS NULL, expires_at, created_at, id";
             let mut statement = self.db.prepare(sql).unwrap();
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
             rows.map(Result::unwrap).collect()

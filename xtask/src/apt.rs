@@ -18,24 +18,18 @@ pub struct Apt {
 
 /// Whether this machine has what [`Apt`] needs.
 pub fn available() -> bool {
-    ["apt-get", "apt-cache", "dpkg", "dpkg-query"]
-        .into_iter()
-        .all(on_path)
+    ["apt-get", "apt-cache", "dpkg", "dpkg-query"].into_iter().all(on_path)
 }
 
 impl Apt {
     /// The machine's own lists, as its last `apt-get update` left them.
     pub fn of_machine() -> Self {
-        Self {
-            options: Vec::new(),
-        }
+        Self { options: Vec::new() }
     }
 
     /// The machine's own sources, with lists fetched now into `folder`.
     pub fn refreshed(folder: &Path) -> Result<Self> {
-        let apt = Self {
-            options: private_state(folder)?,
-        };
+        let apt = Self { options: private_state(folder)? };
         apt.update().context(
             "cannot fetch the lists of packages; check the network and the sources under /etc/apt, \
              for instance with `apt-get update`",
@@ -49,19 +43,11 @@ impl Apt {
         let mut options = private_state(folder)?;
         let parts = folder.join("sources");
         fs::create_dir_all(&parts)?;
-        fs::write(
-            parts.join(format!("{suite}.sources")),
-            source.with_suite(suite),
-        )?;
+        fs::write(parts.join(format!("{suite}.sources")), source.with_suite(suite))?;
         options.push("Dir::Etc::SourceList=/dev/null".into());
         options.push(format!("Dir::Etc::SourceParts={}", parts.display()));
         let apt = Self { options };
-        apt.update().with_context(|| {
-            format!(
-                "cannot fetch the list of packages of {suite} from {}",
-                source.uris
-            )
-        })?;
+        apt.update().with_context(|| format!("cannot fetch the list of packages of {suite} from {}", source.uris))?;
         Ok(apt)
     }
 
@@ -81,10 +67,7 @@ impl Apt {
 
     /// The packages that a package directly depends on.
     pub fn depends(&self, package: &str) -> Result<Vec<String>> {
-        let depends = read(
-            self.command("apt-cache")
-                .args(["depends", "--important", package]),
-        )?;
+        let depends = read(self.command("apt-cache").args(["depends", "--important", package]))?;
         Ok(depends
             .lines()
             .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends:"))
@@ -98,12 +81,7 @@ impl Apt {
         let _ = fs::remove_dir_all(downloads);
         fs::create_dir_all(downloads)?;
         fs::create_dir_all(into)?;
-        run_quietly(
-            self.command("apt-get")
-                .args(["-qq", "download"])
-                .args(packages)
-                .current_dir(downloads),
-        )?;
+        run_quietly(self.command("apt-get").args(["-qq", "download"]).args(packages).current_dir(downloads))?;
         for file in fs::read_dir(downloads)? {
             let file = file?.path();
             if file.extension().is_some_and(|extension| extension == "deb") {
@@ -162,10 +140,7 @@ impl Source {
         let codename = codename(&fs::read_to_string("/etc/os-release").unwrap_or_default())
             .context("/etc/os-release does not name the release (VERSION_CODENAME)")?;
         let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-        let parts = fs::read_dir("/etc/apt/sources.list.d")
-            .into_iter()
-            .flatten()
-            .flatten();
+        let parts = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
         files.extend(parts.map(|entry| entry.path()));
         files.sort();
         for file in files {
@@ -185,10 +160,7 @@ impl Source {
     }
 
     fn with_suite(&self, suite: &str) -> String {
-        let mut text = format!(
-            "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n",
-            self.uris
-        );
+        let mut text = format!("Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n", self.uris);
         if let Some(signed_by) = &self.signed_by {
             text.push_str(&format!("Signed-By: {signed_by}\n"));
         }
@@ -197,20 +169,14 @@ impl Source {
 }
 
 fn codename(os_release: &str) -> Option<String> {
-    let value = os_release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let value = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
     Some(value.trim_matches('"').to_owned())
 }
 
 /// The one-line format: `deb [options] uri suite component...`.
 fn from_lines(text: &str, codename: &str) -> Option<Source> {
     text.lines().find_map(|line| {
-        let rest = line
-            .trim()
-            .strip_prefix("deb")?
-            .strip_prefix([' ', '\t'])?
-            .trim_start();
+        let rest = line.trim().strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
         let (options, rest) = match rest.strip_prefix('[') {
             Some(rest) => rest.split_once(']')?,
             None => ("", rest),
@@ -218,23 +184,14 @@ fn from_lines(text: &str, codename: &str) -> Option<Source> {
         let mut words = rest.split_whitespace();
         let uri = words.next()?;
         let suite = words.next()?;
-        let signed_by = options
-            .split_whitespace()
-            .find_map(|option| option.strip_prefix("signed-by="));
-        (suite == codename).then(|| Source {
-            uris: uri.to_owned(),
-            signed_by: signed_by.map(str::to_owned),
-        })
+        let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+        (suite == codename).then(|| Source { uris: uri.to_owned(), signed_by: signed_by.map(str::to_owned) })
     })
 }
 
 /// The deb822 format: paragraphs of `Field: value`, where an indented line continues a value.
 fn from_stanzas(text: &str, codename: &str) -> Option<Source> {
-    let text: String = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let text: String = text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     text.split("\n\n").find_map(|stanza| {
         let mut fields: Vec<(String, String)> = Vec::new();
         for line in stanza.lines() {
@@ -246,20 +203,10 @@ fn from_stanzas(text: &str, codename: &str) -> Option<Source> {
                 fields.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
             }
         }
-        let field = |name: &str| {
-            fields
-                .iter()
-                .find(|(field, _)| field == name)
-                .map(|(_, value)| value.as_str())
-        };
-        let has = |name: &str, word: &str| {
-            field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word))
-        };
+        let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
+        let has = |name: &str, word: &str| field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word));
         (has("types", "deb") && has("suites", codename) && !has("enabled", "no")).then_some(())?;
-        Some(Source {
-            uris: field("uris")?.to_owned(),
-            signed_by: field("signed-by").map(str::to_owned),
-        })
+        Some(Source { uris: field("uris")?.to_owned(), signed_by: field("signed-by").map(str::to_owned) })
     })
 }
 
@@ -274,10 +221,7 @@ mod tests {
             deb-src http://mirror.test/src next main\n\
             deb [arch=amd64 signed-by=/keys/a.gpg] http://mirror.test/debian next main contrib\n";
         let found = from_lines(text, "next");
-        let expected = Source {
-            uris: "http://mirror.test/debian".into(),
-            signed_by: Some("/keys/a.gpg".into()),
-        };
+        let expected = Source { uris: "http://mirror.test/debian".into(), signed_by: Some("/keys/a.gpg".into()) };
         assert_eq!(found, Some(expected));
     }
 
@@ -302,14 +246,8 @@ mod tests {
 
     #[test]
     fn the_release_is_named_by_the_machine() {
-        assert_eq!(
-            codename("ID=debian\nVERSION_CODENAME=next\n").as_deref(),
-            Some("next")
-        );
-        assert_eq!(
-            codename("VERSION_CODENAME=\"next\"\n").as_deref(),
-            Some("next")
-        );
+        assert_eq!(codename("ID=debian\nVERSION_CODENAME=next\n").as_deref(), Some("next"));
+        assert_eq!(codename("VERSION_CODENAME=\"next\"\n").as_deref(), Some("next"));
         assert_eq!(codename("ID=debian\n"), None);
     }
 }

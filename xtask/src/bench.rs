@@ -54,9 +54,7 @@ pub fn bench(options: &Options) -> Result<Option<Ending>> {
 
     let folder = tempfile::tempdir().context("cannot create a folder for the data of the run")?;
     let state = State::take(folder.path(), false)?;
-    step("migrating a new database", || {
-        migrate_file(&state::database(&state.runtime_config)?)
-    })?;
+    step("migrating a new database", || migrate_file(&state::database(&state.runtime_config)?))?;
 
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let mut children = Children::new(false)?;
@@ -65,26 +63,17 @@ pub fn bench(options: &Options) -> Result<Option<Ending>> {
     let mut command = up::sandbox_command(sandbox, &format!("http://{app}"), &state.sandbox());
     // Pictures are not to be made while requests are counted: one machine does it all.
     command.args(["--quiet", "--kie-delay-ms", "3600000"]);
-    if let Some(ending) = step("starting the sandbox", || {
-        up::start_sandbox(&mut children, &mut command)
-    })? {
+    if let Some(ending) = step("starting the sandbox", || up::start_sandbox(&mut children, &mut command))? {
         return Ok(Some(ending));
     }
-    let mut command = up::host_command(
-        PROFILE,
-        &root().join("spin.toml"),
-        &state.runtime_config,
-        app,
-    );
+    let mut command = up::host_command(PROFILE, &root().join("spin.toml"), &state.runtime_config, app);
     command.arg("--expose-counters");
     command.args(["--variable", &format!("public_url=http://{app}")]);
     command.args(["--variable", &format!("signup_credits={CREDITS}")]);
     for (name, value) in up::sandbox_variables(sandbox) {
         command.args(["--variable", &format!("{name}={value}")]);
     }
-    if let Some(ending) = step("starting the app", || {
-        up::start_host(&mut children, "app", &mut command)
-    })? {
+    if let Some(ending) = step("starting the app", || up::start_host(&mut children, "app", &mut command))? {
         return Ok(Some(ending));
     }
     // Another process, so that the app's threads and caches are not in its way.
@@ -92,37 +81,19 @@ pub fn bench(options: &Options) -> Result<Option<Ending>> {
     let manifest = root().join("bench/hello/spin.toml");
     let mut command = up::host_command(PROFILE, &manifest, &state.runtime_config, hello);
     command.arg("--expose-counters");
-    if let Some(ending) = step("starting hello", || {
-        up::start_host(&mut children, "hello", &mut command)
-    })? {
+    if let Some(ending) = step("starting hello", || up::start_host(&mut children, "hello", &mut command))? {
         return Ok(Some(ending));
     }
 
-    let mut lines = vec![measure(
-        options,
-        "hello",
-        hello,
-        &request("GET", "/", &[], b""),
-        200,
-    )?];
+    let mut lines = vec![measure(options, "hello", hello, &request("GET", "/", &[], b""), 200)?];
     let cookie = step("signing in", || sign_in(app))?;
     let cookie = format!("cookie: {cookie}");
     let json = "content-type: application/json".to_owned();
     let session = request("GET", "/auth/session", std::slice::from_ref(&cookie), b"");
-    let (new_task, task_no) = step("uploading a photo and starting a task", || {
-        start_task(app, &cookie, &json)
-    })?;
-    let show_task = request(
-        "GET",
-        &format!("/api/tasks/{task_no}"),
-        std::slice::from_ref(&cookie),
-        b"",
-    );
-    let routes: [(&'static str, &[u8], u16); 3] = [
-        ("GET /auth/session", &session, 200),
-        ("GET /api/tasks/{task_no}", &show_task, 200),
-        ("POST /api/tasks", &new_task, 202),
-    ];
+    let (new_task, task_no) = step("uploading a photo and starting a task", || start_task(app, &cookie, &json))?;
+    let show_task = request("GET", &format!("/api/tasks/{task_no}"), std::slice::from_ref(&cookie), b"");
+    let routes: [(&'static str, &[u8], u16); 3] =
+        [("GET /auth/session", &session, 200), ("GET /api/tasks/{task_no}", &show_task, 200), ("POST /api/tasks", &new_task, 202)];
     for (what, request, expected) in routes {
         if let Some(ending) = children.glance()? {
             return Ok(Some(ending));
@@ -133,28 +104,13 @@ pub fn bench(options: &Options) -> Result<Option<Ending>> {
     Ok(None)
 }
 
-fn measure(
-    options: &Options,
-    what: &'static str,
-    address: SocketAddr,
-    request: &[u8],
-    expected: u16,
-) -> Result<Measured> {
+fn measure(options: &Options, what: &'static str, address: SocketAddr, request: &[u8], expected: u16) -> Result<Measured> {
     let time = Duration::from_secs(options.seconds);
     step(&format!("measuring {what}"), || {
         let start = Barrier::new(options.connections);
         let outcomes: Vec<Result<(Vec<Duration>, String)>> = thread::scope(|scope| {
-            let clients: Vec<_> = (0..options.connections)
-                .map(|_| scope.spawn(|| ask(address, request, expected, time, &start)))
-                .collect();
-            clients
-                .into_iter()
-                .map(|client| {
-                    client
-                        .join()
-                        .unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))
-                })
-                .collect()
+            let clients: Vec<_> = (0..options.connections).map(|_| scope.spawn(|| ask(address, request, expected, time, &start))).collect();
+            clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))).collect()
         });
         let mut times = Vec::new();
         let mut host_calls = String::new();
@@ -178,13 +134,7 @@ fn measure(
 }
 
 /// One client: asks again and again, and notes how long each answer took.
-fn ask(
-    address: SocketAddr,
-    request: &[u8],
-    expected: u16,
-    time: Duration,
-    start: &Barrier,
-) -> Result<(Vec<Duration>, String)> {
+fn ask(address: SocketAddr, request: &[u8], expected: u16, time: Duration, start: &Barrier) -> Result<(Vec<Duration>, String)> {
     let connection = Connection::open(address);
     // All wait for all, even for one that failed: otherwise the others would wait forever.
     start.wait();
@@ -199,10 +149,7 @@ fn ask(
             bail!("{} instead of {expected}: {}", answer.status, answer.text());
         }
         if received >= begun + WARM_UP + time {
-            return Ok((
-                times,
-                answer.header("x-host-calls").unwrap_or("-").to_owned(),
-            ));
+            return Ok((times, answer.header("x-host-calls").unwrap_or("-").to_owned()));
         }
         if sent >= begun + WARM_UP {
             times.push(received - sent);
@@ -219,14 +166,8 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
 fn show(options: &Options, lines: &[Measured]) {
     let ceiling = lines.first().map_or(1.0, |hello| hello.per_second);
     println!();
-    println!(
-        "{} connections, {} s each, all on this one machine",
-        options.connections, options.seconds
-    );
-    println!(
-        "{:<26} {:>11} {:>9} {:>9} {:>9}  host calls",
-        "", "requests/s", "p50 ms", "p99 ms", "of hello"
-    );
+    println!("{} connections, {} s each, all on this one machine", options.connections, options.seconds);
+    println!("{:<26} {:>11} {:>9} {:>9} {:>9}  host calls", "", "requests/s", "p50 ms", "p99 ms", "of hello");
     for line in lines {
         println!(
             "{:<26} {:>11.0} {:>9.2} {:>9.2} {:>8.0}%  {}",
@@ -244,8 +185,7 @@ fn show(options: &Options, lines: &[Measured]) {
 fn sign_in(app: SocketAddr) -> Result<String> {
     let mut cookies = BTreeMap::new();
     let mut address = app;
-    let mut path =
-        "/auth/login/google?login_hint=bench@example.com&redirect_to=/auth/session".to_owned();
+    let mut path = "/auth/login/google?login_hint=bench@example.com&redirect_to=/auth/session".to_owned();
     for _ in 0..8 {
         let mut headers = Vec::new();
         if address == app && !cookies.is_empty() {
@@ -264,17 +204,12 @@ fn sign_in(app: SocketAddr) -> Result<String> {
         if answer.status == 200 && address == app {
             return Ok(joined(&cookies));
         }
-        let Some(location) = answer
-            .header("location")
-            .filter(|_| (300..400).contains(&answer.status))
-        else {
+        let Some(location) = answer.header("location").filter(|_| (300..400).contains(&answer.status)) else {
             bail!("{path} answered {}: {}", answer.status, answer.text());
         };
         if let Some(rest) = location.strip_prefix("http://") {
             let (authority, rest) = rest.split_once('/').unwrap_or((rest, ""));
-            address = authority
-                .parse()
-                .with_context(|| format!("{path} leads to {location}, away from this machine"))?;
+            address = authority.parse().with_context(|| format!("{path} leads to {location}, away from this machine"))?;
             path = format!("/{rest}");
         } else if location.starts_with('/') {
             path = location.to_owned();
@@ -286,11 +221,7 @@ fn sign_in(app: SocketAddr) -> Result<String> {
 }
 
 fn joined(cookies: &BTreeMap<String, String>) -> String {
-    cookies
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect::<Vec<_>>()
-        .join("; ")
+    cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
 }
 
 /// Starts a first task; returns the request that starts more like it, and the task's number.
@@ -312,20 +243,14 @@ fn text_at(answer: &Answer, expected: u16, pointer: &str) -> Result<String> {
         bail!("{} instead of {expected}: {}", answer.status, answer.text());
     }
     let body: Value = serde_json::from_slice(&answer.body)?;
-    let value = body
-        .pointer(pointer)
-        .with_context(|| format!("no {pointer} in {body}"))?;
-    Ok(value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned))
+    let value = body.pointer(pointer).with_context(|| format!("no {pointer} in {body}"))?;
+    Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
 /// A square grey picture as PNG, not compressed.
 fn photo(side: u32) -> Vec<u8> {
     // Each row: no filter, then a shade for each pixel.
-    let rows: Vec<u8> = (0..side)
-        .flat_map(|y| std::iter::once(0).chain((0..side).map(move |x| (x ^ y) as u8)))
-        .collect();
+    let rows: Vec<u8> = (0..side).flat_map(|y| std::iter::once(0).chain((0..side).map(move |x| (x ^ y) as u8))).collect();
     let mut data = vec![0x78, 0x01];
     let blocks: Vec<&[u8]> = rows.chunks(0xffff).collect();
     for (index, block) in blocks.iter().enumerate() {
@@ -347,11 +272,7 @@ fn photo(side: u32) -> Vec<u8> {
     // Eight bits of grey, and the only methods there are.
     header.extend_from_slice(&[8, 0, 0, 0, 0]);
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    for (kind, content) in [
-        (b"IHDR", header.as_slice()),
-        (b"IDAT", data.as_slice()),
-        (b"IEND", &[]),
-    ] {
+    for (kind, content) in [(b"IHDR", header.as_slice()), (b"IDAT", data.as_slice()), (b"IEND", &[])] {
         png.extend_from_slice(&(content.len() as u32).to_be_bytes());
         let start = png.len();
         png.extend_from_slice(kind);
@@ -364,13 +285,7 @@ fn photo(side: u32) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     let sum = bytes.iter().fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
-            if sum & 1 == 1 {
-                (sum >> 1) ^ 0xedb8_8320
-            } else {
-                sum >> 1
-            }
-        })
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { (sum >> 1) ^ 0xedb8_8320 } else { sum >> 1 })
     });
     !sum
 }

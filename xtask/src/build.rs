@@ -37,15 +37,9 @@ pub fn component_ids() -> Result<Vec<String>> {
 
 fn sources() -> Result<BTreeMap<String, PathBuf>> {
     let file = root().join("spin.toml");
-    let text =
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let manifest: Manifest =
-        toml::from_str(&text).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(manifest
-        .component
-        .into_iter()
-        .map(|(id, component)| (id, component.source))
-        .collect())
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let manifest: Manifest = toml::from_str(&text).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(manifest.component.into_iter().map(|(id, component)| (id, component.source)).collect())
 }
 
 /// Builds these components (none named: all of the app), shows their sizes, and refuses those over the budget.
@@ -79,15 +73,10 @@ fn compile(names: &[String], with_extras: bool) -> Result<Vec<String>> {
     for name in &chosen {
         let source = match sources.get(name) {
             Some(source) => source.clone(),
-            None if EXTRAS.contains(&name.as_str()) => Path::new("target/wasm")
-                .join(TARGET)
-                .join(format!("release/{name}.wasm")),
+            None if EXTRAS.contains(&name.as_str()) => Path::new("target/wasm").join(TARGET).join(format!("release/{name}.wasm")),
             None => {
                 let known: Vec<&str> = sources.keys().map(String::as_str).chain(EXTRAS).collect();
-                bail!(
-                    "there is no component {name} in spin.toml; there are {}",
-                    known.join(", ")
-                );
+                bail!("there is no component {name} in spin.toml; there are {}", known.join(", "));
             }
         };
         files.push((name.as_str(), root().join(source)));
@@ -101,14 +90,7 @@ fn compile(names: &[String], with_extras: bool) -> Result<Vec<String>> {
     forget_other_toolchain(&toolchain)?;
     step("building components", || {
         let mut command = toolchain.cargo()?;
-        command.current_dir(root()).args([
-            "build",
-            "--release",
-            "--target",
-            TARGET,
-            "--target-dir",
-            "target/wasm",
-        ]);
+        command.current_dir(root()).args(["build", "--release", "--target", TARGET, "--target-dir", "target/wasm"]);
         for name in &chosen {
             command.args(["-p", name]);
         }
@@ -129,12 +111,7 @@ pub fn forget_other_toolchain(toolchain: &Toolchain) -> Result<()> {
     }
     if folder.exists() {
         step("clearing what another toolchain built", || {
-            run(toolchain.cargo()?.current_dir(root()).args([
-                "clean",
-                "--quiet",
-                "--target-dir",
-                "target/wasm",
-            ]))
+            run(toolchain.cargo()?.current_dir(root()).args(["clean", "--quiet", "--target-dir", "target/wasm"]))
         })?;
     }
     fs::create_dir_all(&folder)?;
@@ -148,9 +125,7 @@ fn weigh(files: &[(&str, PathBuf)]) -> Result<Vec<String>> {
     let mut sum = 0;
     println!("{:<20} {:>8}", "component", "KiB");
     for (name, file) in files {
-        let bytes = fs::metadata(file)
-            .with_context(|| format!("the build of {name} left no {}", file.display()))?
-            .len();
+        let bytes = fs::metadata(file).with_context(|| format!("the build of {name} left no {}", file.display()))?.len();
         sum += bytes;
         let kib = bytes.div_ceil(1024);
         println!("{name:<20} {kib:>8}");
@@ -164,10 +139,7 @@ fn weigh(files: &[(&str, PathBuf)]) -> Result<Vec<String>> {
 
 fn refuse(too_large: &[String]) -> Result<()> {
     if !too_large.is_empty() {
-        bail!(
-            "over the budget of {LARGEST_KIB} KiB for one component: {}",
-            too_large.join(", ")
-        );
+        bail!("over the budget of {LARGEST_KIB} KiB for one component: {}", too_large.join(", "));
     }
     Ok(())
 }

@@ -62,44 +62,21 @@ impl Children {
                 }
             }
         });
-        Ok(Self {
-            children: Vec::new(),
-            events,
-            sender,
-            show,
-            looked: Instant::now(),
-        })
+        Ok(Self { children: Vec::new(), events, sender, show, looked: Instant::now() })
     }
 
     /// Starts a program and waits until it says that it is ready, in a line that holds `ready`.
-    pub fn start(
-        &mut self,
-        name: &'static str,
-        command: &mut Command,
-        ready: &str,
-        limit: Duration,
-    ) -> Result<Option<Ending>> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+    pub fn start(&mut self, name: &'static str, command: &mut Command, ready: &str, limit: Duration) -> Result<Option<Ending>> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // In a process group of its own it doesn't hear the terminal's Ctrl-C. It hears of it once, from here, and
         // in the right order.
         std::os::unix::process::CommandExt::process_group(command, 0);
         end_with_this_program(command);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let from = self.children.len();
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
-            child
-                .stdout
-                .take()
-                .map(|stream| Box::new(stream) as Box<dyn Read + Send>),
-            child
-                .stderr
-                .take()
-                .map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+            child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+            child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
         ];
         for stream in streams.into_iter().flatten() {
             let sender = self.sender.clone();
@@ -110,17 +87,12 @@ impl Children {
         let deadline = Instant::now() + limit;
         loop {
             match self.next(deadline)? {
-                Some(Event::Line { from: whose, text })
-                    if whose == from && text.contains(ready) =>
-                {
+                Some(Event::Line { from: whose, text }) if whose == from && text.contains(ready) => {
                     return Ok(None);
                 }
                 Some(Event::Line { .. }) => {}
                 Some(Event::Signal(signal)) => return Ok(Some(Ending::Signal(signal))),
-                None => bail!(
-                    "{name} was not ready after {} s (it has not said `{ready}`)",
-                    limit.as_secs()
-                ),
+                None => bail!("{name} was not ready after {} s (it has not said `{ready}`)", limit.as_secs()),
             }
         }
     }
@@ -211,23 +183,15 @@ impl Children {
             let deadline = Instant::now() + PATIENCE;
             while asked && Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
                 // Its output is taken in all the while, or it would wait for a reader instead of ending.
-                if let Ok(Event::Line { from, text }) =
-                    self.events.recv_timeout(Duration::from_millis(20))
+                if let Ok(Event::Line { from, text }) = self.events.recv_timeout(Duration::from_millis(20))
                     && self.show
                 {
-                    let whose = if from == self.children.len() {
-                        name
-                    } else {
-                        self.children.get(from).map_or("", |c| c.0)
-                    };
+                    let whose = if from == self.children.len() { name } else { self.children.get(from).map_or("", |c| c.0) };
                     println!("{whose:<7} | {text}");
                 }
             }
             if matches!(child.try_wait(), Ok(None)) {
-                eprintln!(
-                    "{name} did not end within {} s and is killed",
-                    PATIENCE.as_secs()
-                );
+                eprintln!("{name} did not end within {} s and is killed", PATIENCE.as_secs());
                 let _ = child.kill();
             }
             let _ = child.wait();
@@ -244,10 +208,7 @@ impl Drop for Children {
 fn forward(stream: impl Read, from: usize, to: &Sender<Event>) {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
-    while stream
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|length| length > 0)
-    {
+    while stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if to.send(Event::Line { from, text }).is_err() {
             return;
@@ -271,12 +232,7 @@ mod tests {
     #[test]
     fn a_program_is_ready_when_it_says_so() -> Result<()> {
         let mut children = Children::new(false)?;
-        let ending = children.start(
-            "one",
-            &mut shell("echo starting; echo it is ready >&2; sleep 60"),
-            "is ready",
-            SOON,
-        )?;
+        let ending = children.start("one", &mut shell("echo starting; echo it is ready >&2; sleep 60"), "is ready", SOON)?;
         assert_eq!(ending, None);
         Ok(())
     }
@@ -285,21 +241,9 @@ mod tests {
     fn a_program_that_ends_is_named() -> Result<()> {
         let mut children = Children::new(false)?;
         children.start("one", &mut shell("echo ready; sleep 60"), "ready", SOON)?;
-        children.start(
-            "two",
-            &mut shell("echo ready; sleep 0.2; exit 3"),
-            "ready",
-            SOON,
-        )?;
-        let refusal = children
-            .wait()
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default();
-        assert!(
-            refusal.starts_with("two ended by itself (exit status: 3)"),
-            "{refusal}"
-        );
+        children.start("two", &mut shell("echo ready; sleep 0.2; exit 3"), "ready", SOON)?;
+        let refusal = children.wait().err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refusal.starts_with("two ended by itself (exit status: 3)"), "{refusal}");
         Ok(())
     }
 
@@ -315,16 +259,8 @@ mod tests {
     #[test]
     fn all_end_with_the_run() -> Result<()> {
         let mut children = Children::new(false)?;
-        children.start(
-            "one",
-            &mut shell("echo ready; exec sleep 60"),
-            "ready",
-            SOON,
-        )?;
-        let pid = children
-            .children
-            .first()
-            .and_then(|(_, child)| Pid::from_raw(child.id() as i32));
+        children.start("one", &mut shell("echo ready; exec sleep 60"), "ready", SOON)?;
+        let pid = children.children.first().and_then(|(_, child)| Pid::from_raw(child.id() as i32));
         drop(children);
         let pid = pid.context("it had no id")?;
         assert!(rustix::process::test_kill_process(pid).is_err());

@@ -20,10 +20,7 @@ pub fn cargo() -> Command {
         let Some(text) = name.to_str() else { continue };
         if text.starts_with("CARGO_PKG_")
             || text.starts_with("CARGO_MANIFEST_")
-            || matches!(
-                text,
-                "CARGO_BIN_NAME" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "OUT_DIR"
-            )
+            || matches!(text, "CARGO_BIN_NAME" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "OUT_DIR")
         {
             command.env_remove(name);
         }
@@ -48,9 +45,7 @@ pub fn end_with_this_program(command: &mut Command) {
 /// Runs a command whose output the reader sees as it comes.
 pub fn run(command: &mut Command) -> Result<()> {
     end_with_this_program(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !status.success() {
         bail!("`{}` ended with {status}", shown(command));
     }
@@ -69,10 +64,7 @@ pub fn read(command: &mut Command) -> Result<String> {
 
 fn output(command: &mut Command) -> Result<Output> {
     end_with_this_program(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !output.status.success() {
         bail!(
             "`{}` ended with {}\n{}{}",
@@ -114,11 +106,7 @@ pub fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
         if start.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
-            bail!(
-                "`{}` took longer than {} s",
-                shown(command),
-                limit.as_secs()
-            );
+            bail!("`{}` took longer than {} s", shown(command), limit.as_secs());
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -126,8 +114,7 @@ pub fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
 
 /// Whether a program of this name is on PATH.
 pub fn on_path(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// PATH with these folders before all others.
@@ -146,10 +133,6 @@ pub fn root() -> &'static Path {
 
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|word| word.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
 }

@@ -26,10 +26,7 @@ impl Answer {
     }
 
     pub fn headers<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.headers
-            .iter()
-            .filter(move |(header, _)| header.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().filter(move |(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -55,25 +52,16 @@ pub fn request(method: &str, path: &str, headers: &[String], body: &[u8]) -> Vec
 
 impl Connection {
     pub fn open(address: SocketAddr) -> Result<Self> {
-        let stream =
-            TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+        let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self {
-            address,
-            stream: BufReader::new(stream),
-        })
+        Ok(Self { address, stream: BufReader::new(stream) })
     }
 
     pub fn send(&mut self, request: &[u8]) -> Result<Answer> {
         self.stream.get_mut().write_all(request)?;
-        let answer = self
-            .receive()
-            .with_context(|| format!("no whole answer from {}", self.address))?;
-        if answer
-            .header("connection")
-            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
-        {
+        let answer = self.receive().with_context(|| format!("no whole answer from {}", self.address))?;
+        if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             *self = Self::open(self.address)?;
         }
         Ok(answer)
@@ -81,10 +69,7 @@ impl Connection {
 
     fn receive(&mut self) -> Result<Answer> {
         let status_line = self.line()?;
-        let status = status_line
-            .split(' ')
-            .nth(1)
-            .and_then(|word| word.parse().ok());
+        let status = status_line.split(' ').nth(1).and_then(|word| word.parse().ok());
         let status = status.with_context(|| format!("this is no answer: {status_line:?}"))?;
         let mut headers = Vec::new();
         loop {
@@ -94,20 +79,12 @@ impl Connection {
             };
             headers.push((name.trim().to_owned(), value.trim().to_owned()));
         }
-        let mut answer = Answer {
-            status,
-            headers,
-            body: Vec::new(),
-        };
-        if answer
-            .header("transfer-encoding")
-            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
-        {
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        if answer.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             loop {
                 let line = self.line()?;
                 let size = line.split(';').next().unwrap_or_default().trim();
-                let size = usize::from_str_radix(size, 16)
-                    .with_context(|| format!("no size of a chunk: {line:?}"))?;
+                let size = usize::from_str_radix(size, 16).with_context(|| format!("no size of a chunk: {line:?}"))?;
                 self.take_into(&mut answer.body, size)?;
                 // The end of the chunk, or of the trailers that nobody sends here.
                 self.line()?;
@@ -166,10 +143,7 @@ mod tests {
         let request = request("GET", "/", &[], b"");
         let first = connection.send(&request)?;
         assert_eq!((first.status, first.text().as_str()), (200, "hi"));
-        assert_eq!(
-            first.headers("set-cookie").collect::<Vec<_>>(),
-            ["a=1", "b=2"]
-        );
+        assert_eq!(first.headers("set-cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
         let second = connection.send(&request)?;
         assert_eq!((second.status, second.text().as_str()), (404, "not here"));
         let third = connection.send(&request)?;
@@ -180,8 +154,7 @@ mod tests {
     #[test]
     fn a_body_has_its_length_before_it() {
         let bytes = request("POST", "/a", &["x-a: 1".to_owned()], b"abc");
-        let expected =
-            "POST /a HTTP/1.1\r\nhost: localhost\r\nx-a: 1\r\ncontent-length: 3\r\n\r\nabc";
+        let expected = "POST /a HTTP/1.1\r\nhost: localhost\r\nx-a: 1\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 }

@@ -21,11 +21,7 @@ mod toolchain;
 mod up;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "The chores of this repository, one command each"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The chores of this repository, one command each")]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,

@@ -19,23 +19,14 @@ pub fn migrate(database: Option<&Path>) -> Result<()> {
 
 pub fn migrate_file(database: &Path) -> Result<()> {
     if let Some(folder) = database.parent() {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    let report = migrations::apply(database, &root().join("migrations"))
-        .with_context(|| format!("cannot migrate {}", database.display()))?;
+    let report =
+        migrations::apply(database, &root().join("migrations")).with_context(|| format!("cannot migrate {}", database.display()))?;
     for name in &report.applied {
         eprintln!("    applied {name}");
     }
-    let state = if report.applied.is_empty() {
-        "is up to date"
-    } else {
-        "is now up to date"
-    };
-    eprintln!(
-        "    {} {state} ({} migrations)",
-        database.display(),
-        report.already + report.applied.len()
-    );
+    let state = if report.applied.is_empty() { "is up to date" } else { "is now up to date" };
+    eprintln!("    {} {state} ({} migrations)", database.display(), report.already + report.applied.len());
     Ok(())
 }

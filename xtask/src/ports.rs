@@ -18,16 +18,10 @@ pub fn reserve(address: SocketAddr, count: u16, whose: &str, option: &str) -> Re
         match TcpListener::bind(address) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                bail!(
-                    "{address} is in use, which {whose} needs; stop what uses it, or choose another with {option}"
-                )
+                bail!("{address} is in use, which {whose} needs; stop what uses it, or choose another with {option}")
             }
             Err(error) => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "{whose} cannot listen on {address}; choose another address with {option}"
-                    )
-                });
+                return Err(error).with_context(|| format!("{whose} cannot listen on {address}; choose another address with {option}"));
             }
         }
     }
@@ -46,10 +40,7 @@ fn free(address: SocketAddr, count: u16) -> Result<SocketAddr> {
             return Ok(first);
         }
     }
-    bail!(
-        "there are no {count} free ports in a row on {}",
-        address.ip()
-    )
+    bail!("there are no {count} free ports in a row on {}", address.ip())
 }
 
 /// How this machine reaches what listens on this address.
@@ -72,14 +63,9 @@ mod tests {
     fn a_port_in_use_is_named() -> Result<()> {
         let taken = TcpListener::bind(LOOPBACK)?;
         let address = taken.local_addr()?;
-        let refusal = reserve(address, 1, "the app", "--listen")
-            .err()
-            .map(|error| error.to_string());
+        let refusal = reserve(address, 1, "the app", "--listen").err().map(|error| error.to_string());
         let refusal = refusal.unwrap_or_default();
-        assert!(
-            refusal.starts_with(&format!("{address} is in use")),
-            "{refusal}"
-        );
+        assert!(refusal.starts_with(&format!("{address} is in use")), "{refusal}");
         assert!(refusal.ends_with("--listen"));
         Ok(())
     }
@@ -94,15 +80,9 @@ mod tests {
 
     #[test]
     fn an_app_that_listens_everywhere_is_reached_on_loopback() -> Result<()> {
-        assert_eq!(
-            reachable("0.0.0.0:3000".parse()?),
-            "127.0.0.1:3000".parse()?
-        );
+        assert_eq!(reachable("0.0.0.0:3000".parse()?), "127.0.0.1:3000".parse()?);
         assert_eq!(reachable("[::]:3000".parse()?), "[::1]:3000".parse()?);
-        assert_eq!(
-            reachable("127.0.0.2:3000".parse()?),
-            "127.0.0.2:3000".parse()?
-        );
+        assert_eq!(reachable("127.0.0.2:3000".parse()?), "127.0.0.2:3000".parse()?);
         Ok(())
     }
 }

@@ -14,13 +14,7 @@ pub const DEFAULT_FOLDER: &str = ".spin";
 const RUNTIME_CONFIG: &str = "runtime-config.toml";
 
 /// What this program, the app and the sandbox put into a state folder.
-const OURS: [&str; 5] = [
-    "ai-hairstyle.db",
-    "key-value.db",
-    "sandbox",
-    RUNTIME_CONFIG,
-    "lock",
-];
+const OURS: [&str; 5] = ["ai-hairstyle.db", "key-value.db", "sandbox", RUNTIME_CONFIG, "lock"];
 
 /// What Spin's own CLI puts there.
 const SPINS: [&str; 3] = ["logs", "sqlite_db.db", "sqlite_key_value.db"];
@@ -39,15 +33,10 @@ struct Database {
 
 /// The file of the app's database, as this runtime configuration has it.
 pub fn database(runtime_config: &Path) -> Result<PathBuf> {
-    let text = fs::read_to_string(runtime_config)
-        .with_context(|| format!("cannot read {}", runtime_config.display()))?;
-    let config: RuntimeConfig = toml::from_str(&text)
-        .with_context(|| format!("cannot read {}", runtime_config.display()))?;
+    let text = fs::read_to_string(runtime_config).with_context(|| format!("cannot read {}", runtime_config.display()))?;
+    let config: RuntimeConfig = toml::from_str(&text).with_context(|| format!("cannot read {}", runtime_config.display()))?;
     let Some(database) = config.sqlite_database.get("default") else {
-        bail!(
-            "{} has no [sqlite_database.default]; add one with `type` and `path`",
-            runtime_config.display()
-        );
+        bail!("{} has no [sqlite_database.default]; add one with `type` and `path`", runtime_config.display());
     };
     match &database.path {
         // Spin takes it relative to the folder it is started in, and that is the root of the repository.
@@ -78,14 +67,10 @@ impl State {
     pub fn take(folder: &Path, fresh: bool) -> Result<Self> {
         let is_default = folder == Path::new(DEFAULT_FOLDER);
         let folder = root().join(folder);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let lock = File::create(folder.join("lock"))?;
         if lock.try_lock().is_err() {
-            bail!(
-                "another app that runs keeps its data in {}; stop it, or choose another --state-dir",
-                folder.display()
-            );
+            bail!("another app that runs keeps its data in {}; stop it, or choose another --state-dir", folder.display());
         }
         if fresh {
             empty(&folder)?;
@@ -97,11 +82,7 @@ impl State {
             fs::write(&file, runtime_config_for(&folder)?)?;
             file
         };
-        Ok(Self {
-            folder,
-            runtime_config,
-            _lock: lock,
-        })
+        Ok(Self { folder, runtime_config, _lock: lock })
     }
 
     pub fn sandbox(&self) -> PathBuf {
@@ -112,9 +93,7 @@ impl State {
 fn runtime_config_for(folder: &Path) -> Result<String> {
     let quoted = |name: &str| -> Result<String> {
         let path = folder.join(name);
-        let text = path
-            .to_str()
-            .with_context(|| format!("{} is not UTF-8", path.display()))?;
+        let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(toml::Value::from(text).to_string())
     };
     Ok(format!(
@@ -128,16 +107,11 @@ fn runtime_config_for(folder: &Path) -> Result<String> {
 
 /// Removes what is in the folder, if all of it looks like ours.
 fn empty(folder: &Path) -> Result<()> {
-    let entries: Vec<PathBuf> = fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
+    let entries: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     for entry in &entries {
         let name = entry.file_name().unwrap_or_default().to_string_lossy();
         // SQLite keeps files beside a database.
-        let plain = name
-            .strip_suffix("-wal")
-            .or_else(|| name.strip_suffix("-shm"))
-            .unwrap_or(&name);
+        let plain = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-shm")).unwrap_or(&name);
         if !OURS.contains(&plain) && !SPINS.contains(&plain) {
             bail!(
                 "{} holds {name}, which is not ours; nothing was removed. Empty the folder yourself, or choose another \
@@ -150,11 +124,7 @@ fn empty(folder: &Path) -> Result<()> {
         if entry.ends_with("lock") {
             continue;
         }
-        let removed = if entry.is_dir() && !entry.is_symlink() {
-            fs::remove_dir_all(entry)
-        } else {
-            fs::remove_file(entry)
-        };
+        let removed = if entry.is_dir() && !entry.is_symlink() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) };
         removed.with_context(|| format!("cannot remove {}", entry.display()))?;
     }
     Ok(())
@@ -167,10 +137,7 @@ mod tests {
     #[test]
     fn the_repositorys_own_configuration_names_the_default_folder() -> Result<()> {
         let database = database(&default_runtime_config())?;
-        assert_eq!(
-            database,
-            root().join(DEFAULT_FOLDER).join("ai-hairstyle.db")
-        );
+        assert_eq!(database, root().join(DEFAULT_FOLDER).join("ai-hairstyle.db"));
         Ok(())
     }
 
@@ -178,10 +145,7 @@ mod tests {
     fn another_folder_gets_a_configuration_that_points_into_it() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let state = State::take(folder.path(), false)?;
-        assert_eq!(
-            database(&state.runtime_config)?,
-            folder.path().join("ai-hairstyle.db")
-        );
+        assert_eq!(database(&state.runtime_config)?, folder.path().join("ai-hairstyle.db"));
         Ok(())
     }
 
@@ -203,10 +167,7 @@ mod tests {
         }
         fs::create_dir_all(folder.path().join("sandbox/s3"))?;
         State::take(folder.path(), true)?;
-        let mut left: Vec<_> = fs::read_dir(folder.path())?
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
+        let mut left: Vec<_> = fs::read_dir(folder.path())?.flatten().map(|entry| entry.file_name()).collect();
         left.sort();
         assert_eq!(left, ["lock", RUNTIME_CONFIG]);
         Ok(())
@@ -217,10 +178,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("ai-hairstyle.db"), "")?;
         fs::write(folder.path().join("thesis.txt"), "")?;
-        let refusal = State::take(folder.path(), true)
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default();
+        let refusal = State::take(folder.path(), true).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refusal.contains("thesis.txt"), "{refusal}");
         assert!(folder.path().join("ai-hairstyle.db").exists());
         Ok(())

@@ -54,16 +54,10 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
     components.extend(EXTRAS.map(str::to_owned));
 
     if !options.no_lint && options.only.is_none() {
-        summary.step("formatting", || {
-            run(cargo()
-                .current_dir(root())
-                .args(["fmt", "--all", "--check"]))
-        })?;
+        summary.step("formatting", || run(cargo().current_dir(root()).args(["fmt", "--all", "--check"])))?;
         summary.step("lints, native", || {
             let mut command = cargo();
-            command
-                .current_dir(root())
-                .args(["clippy", "--workspace", "--all-targets"]);
+            command.current_dir(root()).args(["clippy", "--workspace", "--all-targets"]);
             // Components build for wasm only: their exports have names that no native linker takes.
             for component in &components {
                 command.args(["--exclude", component]);
@@ -92,9 +86,7 @@ fn lint_components(components: &[String]) -> Result<()> {
     build::forget_other_toolchain(&toolchain)?;
     let mut command = toolchain.clippy()?;
     // The profile of the build, so that both share the macros and build scripts of their dependencies.
-    command
-        .current_dir(root())
-        .args(["--release", "--target-dir", "target/wasm", "--lib"]);
+    command.current_dir(root()).args(["--release", "--target-dir", "target/wasm", "--lib"]);
     for component in components {
         command.args(["-p", component]);
     }

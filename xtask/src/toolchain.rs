@@ -41,10 +41,7 @@ pub enum Toolchain {
     /// The compiler on PATH knows the target.
     Installed,
     /// One of ours, in this folder.
-    Private {
-        folder: PathBuf,
-        linkers: Vec<PathBuf>,
-    },
+    Private { folder: PathBuf, linkers: Vec<PathBuf> },
 }
 
 impl Toolchain {
@@ -60,40 +57,30 @@ impl Toolchain {
         if let Some(folder) = finished(&base) {
             return Self::private(folder);
         }
-        eprintln!(
-            "No {TARGET} on this machine yet. It is looked for once; this can take a few minutes."
-        );
+        eprintln!("No {TARGET} on this machine yet. It is looked for once; this can take a few minutes.");
         let refusal = match step("asking rustup for the target", add_with_rustup) {
             Ok(()) if installed_target()? => return Ok(Self::Installed),
             Ok(()) => anyhow!("rustup says it is done, but rustc has no {TARGET}"),
             Err(refusal) => refusal,
         };
-        eprintln!(
-            "    not from rustup: {}",
-            format!("{refusal:#}").lines().next().unwrap_or_default()
-        );
+        eprintln!("    not from rustup: {}", format!("{refusal:#}").lines().next().unwrap_or_default());
         if !apt::available() {
-            return Err(refusal.context(format!(
-                "no {TARGET}: install Rust 1.{OLDEST_MINOR} or later and run `rustup target add {TARGET}`"
-            )));
+            return Err(
+                refusal.context(format!("no {TARGET}: install Rust 1.{OLDEST_MINOR} or later and run `rustup target add {TARGET}`"))
+            );
         }
         Self::private(make(&base)?)
     }
 
     fn private(folder: PathBuf) -> Result<Self> {
-        Ok(Self::Private {
-            folder,
-            linkers: linkers()?,
-        })
+        Ok(Self::Private { folder, linkers: linkers()? })
     }
 
     /// Cargo, set up to build components.
     pub fn cargo(&self) -> Result<Command> {
         let mut command = cargo();
         if let Self::Private { folder, linkers } = self {
-            command
-                .env("RUSTC", folder.join("rustc"))
-                .env("PATH", path_with(linkers)?);
+            command.env("RUSTC", folder.join("rustc")).env("PATH", path_with(linkers)?);
         }
         Ok(command)
     }
@@ -111,10 +98,7 @@ impl Toolchain {
                 command
                     .args(["check", "--target", TARGET])
                     .env("RUSTC_WORKSPACE_WRAPPER", folder.join("clippy-driver"))
-                    .env(
-                        "CLIPPY_ARGS",
-                        "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
-                    );
+                    .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
             }
         }
         Ok(command)
@@ -134,8 +118,7 @@ impl Toolchain {
             Self::Installed => read(Command::new("rustc").arg("-vV")),
             Self::Private { folder, .. } => {
                 let marker = folder.join(MARKER);
-                fs::read_to_string(&marker)
-                    .with_context(|| format!("cannot read {}", marker.display()))
+                fs::read_to_string(&marker).with_context(|| format!("cannot read {}", marker.display()))
             }
         }
     }
@@ -169,30 +152,17 @@ fn add_with_rustup() -> Result<()> {
         bail!("there is no rustup on PATH");
     }
     let mut add = Command::new("rustup");
-    run_within(
-        RUSTUP_LIMIT,
-        add.args(["target", "add", TARGET])
-            .env("RUSTUP_MAX_RETRIES", "0"),
-    )
+    run_within(RUSTUP_LIMIT, add.args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "0"))
 }
 
 /// Refuses a compiler that is too old; takes the words of `rustc --version`.
 fn check_version(version: &str) -> Result<()> {
     let minor = version
         .split_whitespace()
-        .find_map(|word| {
-            word.strip_prefix("1.")?
-                .split('.')
-                .next()?
-                .parse::<u32>()
-                .ok()
-        })
+        .find_map(|word| word.strip_prefix("1.")?.split('.').next()?.parse::<u32>().ok())
         .with_context(|| format!("this is no version of rustc: {version}"))?;
     if minor < OLDEST_MINOR {
-        bail!(
-            "{} is too old: components need Rust 1.{OLDEST_MINOR} or later",
-            version.trim()
-        );
+        bail!("{} is too old: components need Rust 1.{OLDEST_MINOR} or later", version.trim());
     }
     Ok(())
 }
@@ -201,8 +171,7 @@ fn base() -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
         Some(cache) => PathBuf::from(cache),
         None => {
-            let home =
-                env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set; set one")?;
+            let home = env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set; set one")?;
             PathBuf::from(home).join(".cache")
         }
     };
@@ -220,10 +189,7 @@ fn finished(base: &Path) -> Option<PathBuf> {
             name.starts_with("wasm-toolchain-") && name.ends_with(&ending)
         })
         .filter_map(|entry| {
-            let made = fs::metadata(entry.path().join(MARKER))
-                .ok()?
-                .modified()
-                .ok()?;
+            let made = fs::metadata(entry.path().join(MARKER)).ok()?.modified().ok()?;
             Some((made, entry.path()))
         })
         .collect();
@@ -235,25 +201,16 @@ fn finished(base: &Path) -> Option<PathBuf> {
 fn linkers() -> Result<Vec<PathBuf>> {
     let sysroot = read(Command::new("rustc").args(["--print", "sysroot"]))?;
     let host = host()?;
-    let tools = Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(host)
-        .join("bin");
+    let tools = Path::new(sysroot.trim()).join("lib/rustlib").join(host).join("bin");
     if !tools.join("wasm-component-ld").is_file() {
-        bail!(
-            "{} has no wasm-component-ld; use a Rust toolchain that was installed by rustup",
-            tools.display()
-        );
+        bail!("{} has no wasm-component-ld; use a Rust toolchain that was installed by rustup", tools.display());
     }
     Ok(vec![tools.join("gcc-ld"), tools])
 }
 
 fn host() -> Result<String> {
     let about = read(Command::new("rustc").arg("-vV"))?;
-    let host = about
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .context("rustc does not name its host")?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
     Ok(host.to_owned())
 }
 
@@ -262,9 +219,8 @@ fn make(base: &Path) -> Result<PathBuf> {
     if let Some(folder) = finished(base) {
         return Ok(folder);
     }
-    put_together(base).with_context(|| {
-        format!("cannot put a {TARGET} toolchain together; with a network, `rustup target add {TARGET}` is enough")
-    })
+    put_together(base)
+        .with_context(|| format!("cannot put a {TARGET} toolchain together; with a network, `rustup target add {TARGET}` is enough"))
 }
 
 fn put_together(base: &Path) -> Result<PathBuf> {
@@ -285,53 +241,36 @@ fn put_together(base: &Path) -> Result<PathBuf> {
     let root = unfinished.join("root");
     let downloads = unfinished.join("downloads");
 
-    let version = step(
-        "downloading a Rust compiler, clippy and library sources (about 140 MB)",
-        || {
-            let apt = Apt::of_machine();
-            let first = match packages(&apt) {
-                Ok((version, packages)) => {
-                    apt.unpack(&packages, &downloads, &root).map(|()| version)
-                }
-                Err(refusal) => Err(refusal),
-            };
-            // The machine's lists may be empty, or name versions that the mirror no longer has.
-            first.or_else(|refusal| {
-                eprintln!(
-                    "    not with the machine's lists of packages ({refusal}); fetching new ones"
-                );
-                let apt = Apt::refreshed(&unfinished.join("apt"))?;
-                let (version, packages) = packages(&apt)?;
-                apt.unpack(&packages, &downloads, &root)?;
-                Ok(version)
-            })
-        },
-    )?;
-    step("fetching the target's C library", || {
-        add_libc(&root, &unfinished)
+    let version = step("downloading a Rust compiler, clippy and library sources (about 140 MB)", || {
+        let apt = Apt::of_machine();
+        let first = match packages(&apt) {
+            Ok((version, packages)) => apt.unpack(&packages, &downloads, &root).map(|()| version),
+            Err(refusal) => Err(refusal),
+        };
+        // The machine's lists may be empty, or name versions that the mirror no longer has.
+        first.or_else(|refusal| {
+            eprintln!("    not with the machine's lists of packages ({refusal}); fetching new ones");
+            let apt = Apt::refreshed(&unfinished.join("apt"))?;
+            let (version, packages) = packages(&apt)?;
+            apt.unpack(&packages, &downloads, &root)?;
+            Ok(version)
+        })
     })?;
+    step("fetching the target's C library", || add_libc(&root, &unfinished))?;
     step("checking the compiler", || {
         write_wrappers(&root)?;
-        let about = read(Command::new(root.join("rustc")).arg("--version"))
-            .context("the downloaded compiler does not start on this machine")?;
+        let about =
+            read(Command::new(root.join("rustc")).arg("--version")).context("the downloaded compiler does not start on this machine")?;
         check_version(&about)
     })?;
-    step(
-        "building the standard library for the target (about a minute)",
-        || build_std(&root, &unfinished.join("std")),
-    )?;
+    step("building the standard library for the target (about a minute)", || build_std(&root, &unfinished.join("std")))?;
     // 300 MB that nothing reads any more.
     fs::remove_dir_all(root.join("usr/src"))?;
     fs::remove_dir_all(root.join("usr/lib/rustlib/src"))?;
     let _ = fs::remove_dir_all(root.join("usr/share"));
 
-    let made = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)?
-        .as_nanos();
-    let folder = base.join(format!(
-        "wasm-toolchain-{}-r{RECIPE}",
-        version.replace(['/', ':', '~', '+'], "_")
-    ));
+    let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
+    let folder = base.join(format!("wasm-toolchain-{}-r{RECIPE}", version.replace(['/', ':', '~', '+'], "_")));
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
@@ -343,18 +282,9 @@ fn put_together(base: &Path) -> Result<PathBuf> {
 
 /// The version of the compiler on offer, and all packages it takes.
 fn packages(apt: &Apt) -> Result<(String, Vec<String>)> {
-    let version = apt
-        .candidate("rustc-web")?
-        .context("apt offers no package rustc-web")?;
+    let version = apt.candidate("rustc-web")?.context("apt offers no package rustc-web")?;
     check_version(&version)?;
-    let mut packages: Vec<String> = [
-        "rustc-web",
-        "libstd-rust-web-dev",
-        "rust-web-src",
-        "rust-web-clippy",
-    ]
-    .map(str::to_owned)
-    .into();
+    let mut packages: Vec<String> = ["rustc-web", "libstd-rust-web-dev", "rust-web-src", "rust-web-clippy"].map(str::to_owned).into();
     // Their libraries, whose names hold version numbers (libstd-rust-web-1.NN, libllvmNN), and what those need
     // in turn, as far as the machine hasn't got it.
     let mut next = 0;
@@ -383,14 +313,10 @@ fn add_libc(root: &Path, unfinished: &Path) -> Result<()> {
             .unpack(&package, &downloads, &unpacked)
             .with_context(|| format!("cannot download wasi-libc of {SUITE_WITH_WASI_LIBC}"))?;
     }
-    let place = root
-        .join("usr/lib/rustlib")
-        .join(TARGET)
-        .join("lib/self-contained");
+    let place = root.join("usr/lib/rustlib").join(TARGET).join("lib/self-contained");
     fs::create_dir_all(&place)?;
     for file in FILES {
-        fs::copy(files.join(file), place.join(file))
-            .with_context(|| format!("the package wasi-libc has no {TARGET}/{file}"))?;
+        fs::copy(files.join(file), place.join(file)).with_context(|| format!("the package wasi-libc has no {TARGET}/{file}"))?;
     }
     Ok(())
 }
@@ -407,10 +333,7 @@ fn write_wrappers(root: &Path) -> Result<()> {
         }
     }
     libraries.sort();
-    let path: Vec<String> = libraries
-        .iter()
-        .map(|folder| format!("$here/{}", folder.display()))
-        .collect();
+    let path: Vec<String> = libraries.iter().map(|folder| format!("$here/{}", folder.display())).collect();
     let path = path.join(":");
     for program in ["rustc", "clippy-driver"] {
         // Cargo calls a wrapper of rustc with the path of rustc first, which the driver takes for a sign to be one too.
@@ -440,21 +363,12 @@ fn build_std(root: &Path, work: &Path) -> Result<()> {
 
     fs::create_dir_all(work.join("src"))?;
     fs::write(work.join("src/lib.rs"), "#![no_std]\n")?;
-    fs::write(
-        work.join("Cargo.toml"),
-        "[package]\nname = \"nothing\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n",
-    )?;
+    fs::write(work.join("Cargo.toml"), "[package]\nname = \"nothing\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n")?;
     let built = work.join("target");
     run_quietly(
         cargo()
             .current_dir(work)
-            .args([
-                "build",
-                "--release",
-                "--target",
-                TARGET,
-                "-Zbuild-std=std,panic_abort,panic_unwind",
-            ])
+            .args(["build", "--release", "--target", TARGET, "-Zbuild-std=std,panic_abort,panic_unwind"])
             .arg("--target-dir")
             .arg(&built)
             .env("RUSTC", root.join("rustc"))

@@ -52,23 +52,14 @@ pub struct Options {
 
 /// Runs everything until it is told to end.
 pub fn up(options: &Options) -> Result<Ending> {
-    if let Some(wrong) = options
-        .variables
-        .iter()
-        .find(|variable| !variable.contains('='))
-    {
+    if let Some(wrong) = options.variables.iter().find(|variable| !variable.contains('=')) {
         bail!("--variable {wrong} has no value; write it as NAME=VALUE");
     }
     // All that can be refused at once is refused before the minutes of a first build.
     let listen = reserve(options.listen, 1, "the app", "--listen")?;
     let sandbox = match options.no_sandbox {
         true => None,
-        false => Some(reserve(
-            options.sandbox_listen,
-            SANDBOX_PORTS,
-            "the sandbox",
-            "--sandbox-listen",
-        )?),
+        false => Some(reserve(options.sandbox_listen, SANDBOX_PORTS, "the sandbox", "--sandbox-listen")?),
     };
     let state = State::take(&options.state_dir, options.fresh)?;
 
@@ -84,9 +75,7 @@ pub fn up(options: &Options) -> Result<Ending> {
     let mut children = Children::new(true)?;
     if let Some(sandbox) = sandbox {
         let mut command = sandbox_command(sandbox, &public_url, &state.sandbox());
-        if let Some(ending) = step("starting the sandbox", || {
-            start_sandbox(&mut children, &mut command)
-        })? {
+        if let Some(ending) = step("starting the sandbox", || start_sandbox(&mut children, &mut command))? {
             return Ok(ending);
         }
     }
@@ -97,19 +86,12 @@ pub fn up(options: &Options) -> Result<Ending> {
             add_default(&mut variables, name, value);
         }
     }
-    let mut command = host_command(
-        "dev",
-        &root().join("spin.toml"),
-        &state.runtime_config,
-        listen,
-    );
+    let mut command = host_command("dev", &root().join("spin.toml"), &state.runtime_config, listen);
     command.args(["--sweep-every", &options.sweep_every]);
     for variable in &variables {
         command.args(["--variable", variable]);
     }
-    if let Some(ending) = step("starting the app", || {
-        start_host(&mut children, "app", &mut command)
-    })? {
+    if let Some(ending) = step("starting the app", || start_host(&mut children, "app", &mut command))? {
         return Ok(ending);
     }
     print!("{}", greeting(&public_url, sandbox, &state.folder));
@@ -129,10 +111,7 @@ pub fn sandbox_alone(words: &[String]) -> Result<ExitCode> {
 }
 
 pub fn build_native(with_sandbox: bool, profile: &str) -> Result<()> {
-    step(
-        "building the embedded host (the first time takes minutes)",
-        || build_packages(&["host"], profile),
-    )?;
+    step("building the embedded host (the first time takes minutes)", || build_packages(&["host"], profile))?;
     if with_sandbox {
         build_package("sandbox", "dev")?;
     }
@@ -140,16 +119,12 @@ pub fn build_native(with_sandbox: bool, profile: &str) -> Result<()> {
 }
 
 fn build_package(name: &str, profile: &str) -> Result<()> {
-    step(&format!("building the {name}"), || {
-        build_packages(&[name], profile)
-    })
+    step(&format!("building the {name}"), || build_packages(&[name], profile))
 }
 
 fn build_packages(names: &[&str], profile: &str) -> Result<()> {
     let mut command = cargo();
-    command
-        .current_dir(root())
-        .args(["build", "--profile", profile, "--bins"]);
+    command.current_dir(root()).args(["build", "--profile", profile, "--bins"]);
     for name in names {
         command.args(["-p", name]);
     }
@@ -165,38 +140,22 @@ pub fn start_sandbox(children: &mut Children, command: &mut Command) -> Result<O
     children.start("sandbox", command, SANDBOX_READY, READY_LIMIT)
 }
 
-pub fn start_host(
-    children: &mut Children,
-    name: &'static str,
-    command: &mut Command,
-) -> Result<Option<Ending>> {
+pub fn start_host(children: &mut Children, name: &'static str, command: &mut Command) -> Result<Option<Ending>> {
     children.start(name, command, HOST_READY, READY_LIMIT)
 }
 
 pub fn sandbox_command(listen: SocketAddr, app_url: &str, folder: &Path) -> Command {
     let mut command = Command::new(program("dev", "ai-hairstyle-sandbox"));
     command.current_dir(root());
-    command
-        .args(["--listen", &listen.to_string(), "--app-url", app_url])
-        .arg("--dir")
-        .arg(folder);
+    command.args(["--listen", &listen.to_string(), "--app-url", app_url]).arg("--dir").arg(folder);
     command
 }
 
-pub fn host_command(
-    profile: &str,
-    manifest: &Path,
-    runtime_config: &Path,
-    listen: SocketAddr,
-) -> Command {
+pub fn host_command(profile: &str, manifest: &Path, runtime_config: &Path, listen: SocketAddr) -> Command {
     let mut command = Command::new(program(profile, "ai-hairstyle-host"));
     // Spin takes the database's path relative to the folder it is started in, and so does the embedded host.
     command.current_dir(root());
-    command
-        .arg("--manifest")
-        .arg(manifest)
-        .arg("--runtime-config")
-        .arg(runtime_config);
+    command.arg("--manifest").arg(manifest).arg("--runtime-config").arg(runtime_config);
     command.args(["--listen", &listen.to_string()]);
     command
 }
@@ -204,12 +163,7 @@ pub fn host_command(
 /// The variables that point the app at a sandbox on this address.
 pub fn sandbox_variables(sandbox: SocketAddr) -> Vec<(&'static str, String)> {
     let sandbox = reachable(sandbox);
-    let service = |offset: u16| {
-        format!(
-            "http://{}",
-            SocketAddr::new(sandbox.ip(), sandbox.port() + offset)
-        )
-    };
+    let service = |offset: u16| format!("http://{}", SocketAddr::new(sandbox.ip(), sandbox.port() + offset));
     vec![
         ("s3_endpoint", service(1)),
         ("kie_base_url", service(2)),
@@ -225,11 +179,7 @@ pub fn sandbox_variables(sandbox: SocketAddr) -> Vec<(&'static str, String)> {
 
 /// What the user said about a variable stands.
 fn add_default(variables: &mut Vec<String>, name: &str, value: String) {
-    let said = variables.iter().any(|variable| {
-        variable
-            .split_once('=')
-            .is_some_and(|(said, _)| said == name)
-    });
+    let said = variables.iter().any(|variable| variable.split_once('=').is_some_and(|(said, _)| said == name));
     if !said {
         variables.push(format!("{name}={value}"));
     }
@@ -245,10 +195,7 @@ fn greeting(app: &str, sandbox: Option<SocketAddr>, state: &Path) -> String {
             text.push_str(&format!("    {name:<12} http://{service}\n"));
         }
     }
-    text.push_str(&format!(
-        "  all data       {}\n\nA first thing to try:\n\n",
-        state.display()
-    ));
+    text.push_str(&format!("  all data       {}\n\nA first thing to try:\n\n", state.display()));
     text.push_str(&format!("  curl -s {app}/health\n"));
     if sandbox.is_some() {
         text.push_str(&format!(
@@ -274,30 +221,18 @@ mod tests {
 
     #[test]
     fn the_manifests_defaults_point_at_the_default_sandbox() -> Result<()> {
-        let manifest: toml::Value =
-            toml::from_str(&std::fs::read_to_string(root().join("spin.toml"))?)?;
+        let manifest: toml::Value = toml::from_str(&std::fs::read_to_string(root().join("spin.toml"))?)?;
         for (name, value) in sandbox_variables(SANDBOX_LISTEN.parse()?) {
-            assert_eq!(
-                manifest["variables"][name]["default"].as_str(),
-                Some(value.as_str()),
-                "{name}"
-            );
+            assert_eq!(manifest["variables"][name]["default"].as_str(), Some(value.as_str()), "{name}");
         }
         Ok(())
     }
 
     #[test]
     fn the_greeting_names_every_address() -> Result<()> {
-        let text = greeting(
-            "http://127.0.0.1:3000",
-            Some(SANDBOX_LISTEN.parse()?),
-            Path::new(".spin"),
-        );
+        let text = greeting("http://127.0.0.1:3000", Some(SANDBOX_LISTEN.parse()?), Path::new(".spin"));
         for port in 3100..=3105 {
-            assert!(
-                text.contains(&format!("http://127.0.0.1:{port}\n")),
-                "{port}"
-            );
+            assert!(text.contains(&format!("http://127.0.0.1:{port}\n")), "{port}");
         }
         Ok(())
     }

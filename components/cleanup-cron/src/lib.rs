@@ -3,6 +3,7 @@
 //! It may be called at any time and by two schedulers at once: every step takes a bounded batch by one conditional statement and
 //! leaves the rest for the next call. One step failing does not keep the others from running.
 
+use clock::now;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, StatusCode};
 use problem::{Code, Problem};
@@ -12,7 +13,6 @@ use service::{Call, Reply, Request, Service, reply};
 use sha2::Sha256;
 use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
-use clock::now;
 
 mod uploads;
 

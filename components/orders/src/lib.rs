@@ -49,7 +49,10 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
         Err(problem) => {
             // Nobody was given a page to pay on, so nobody can: the order is over. If this fails too, the order only stays pending.
             if let Err(error) = order::cancel(&opened.id, clock::now()).await {
-                eprintln!("{}", json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")}));
+                eprintln!(
+                    "{}",
+                    json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")})
+                );
             }
             return Err(problem);
         }
@@ -67,9 +70,13 @@ async fn check_out(call: &Call, user_id: &str, opened: &Opened) -> Result<Order,
         success_url: &success_url,
     };
     let checkout = Creem::from_settings(&call.settings)?.create_checkout(&purchase).await?;
-    let page = checkout.checkout_url.as_deref().filter(|page| payment::is_checkout_page(call.settings.text("creem_base_url").unwrap_or_default(), page));
+    let page = checkout
+        .checkout_url
+        .as_deref()
+        .filter(|page| payment::is_checkout_page(call.settings.text("creem_base_url").unwrap_or_default(), page));
     let page = page.ok_or_else(|| {
-        Problem::new(Code::ProviderUnavailable, "The payment provider gave no page to pay on.").because("checkout_url missing or not creem's")
+        Problem::new(Code::ProviderUnavailable, "The payment provider gave no page to pay on.")
+            .because("checkout_url missing or not creem's")
     })?;
     let order = order::attach(&opened.id, &checkout, page, clock::now()).await?;
     order.ok_or_else(|| Problem::internal("the order changed while its checkout was opened"))
@@ -103,9 +110,14 @@ async fn back(call: &Call) -> Result<Reply, Problem> {
         Err(error) => return Err(error.into()),
     };
     let settled = order::settle(&checkout, clock::now()).await?;
-    eprintln!("{}", json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")}));
+    eprintln!(
+        "{}",
+        json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")})
+    );
     match &checkout.request_id {
-        Some(order_id) if order_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => reply::redirect(&format!("/api/orders/{order_id}")),
+        Some(order_id) if order_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => {
+            reply::redirect(&format!("/api/orders/{order_id}"))
+        }
         _ => Err(Problem::not_found("order")),
     }
 }

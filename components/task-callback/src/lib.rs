@@ -60,9 +60,7 @@ async fn callback(mut call: Call, task_id: &str) -> Result<Reply, Problem> {
 async fn nothing_to_do(task_id: &str, external_id: &str) -> Result<Reply, Problem> {
     match finish::standing(task_id, external_id).await? {
         Some((status, true)) if status == "completed" || status == "failed" => reply::ok(&json!({"outcome": "nothing"})),
-        Some((_, true)) => {
-            Err(Problem::new(Code::ServiceUnavailable, "This task is being finished at this moment.").retry_after(5))
-        }
+        Some((_, true)) => Err(Problem::new(Code::ServiceUnavailable, "This task is being finished at this moment.").retry_after(5)),
         // A task that failed before its provider id was known ends here too.
         Some((status, false)) if status == "failed" => reply::ok(&json!({"outcome": "nothing"})),
         _ => Err(Problem::not_found("task")),

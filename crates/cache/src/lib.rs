@@ -132,7 +132,10 @@ async fn store() -> Result<Rc<Store>, Error> {
 fn complain(action: &str, key: &str, error: &Error) {
     // Only the kind of entry is logged: the rest of a key may identify a person or a session.
     let kind = key.split(':').next().unwrap_or_default();
-    eprintln!("{}", serde_json::json!({"level": "warn", "event": "cache_failed", "action": action, "kind": kind, "cause": error.to_string()}));
+    eprintln!(
+        "{}",
+        serde_json::json!({"level": "warn", "event": "cache_failed", "action": action, "kind": kind, "cause": error.to_string()})
+    );
 }
 
 fn now() -> u64 {

@@ -8,8 +8,8 @@
 use std::{cell::RefCell, rc::Rc};
 
 use problem::{Code, Problem};
-use spin_sdk::sqlite::{Connection, RowResult};
 pub use spin_sdk::sqlite::Value;
+use spin_sdk::sqlite::{Connection, RowResult};
 
 thread_local! {
     static CONNECTION: RefCell<Option<Rc<Connection>>> = const { RefCell::new(None) };
@@ -29,8 +29,7 @@ pub enum Error {
 }
 
 /// The refusals of the schema that callers tell apart. Everything else a trigger says is a fault of ours.
-const REFUSALS: [&str; 4] =
-    ["insufficient_credits", "illegal_task_transition", "illegal_order_transition", "balance_never_negative"];
+const REFUSALS: [&str; 4] = ["insufficient_credits", "illegal_task_transition", "illegal_order_transition", "balance_never_negative"];
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -130,7 +129,10 @@ fn read(text: String) -> Error {
         let what = what.split(['`', ',', '\n']).next().unwrap_or_default().trim();
         return Error::Taken(what.to_owned());
     }
-    if ["database is locked", "database is busy", "connection refused", "unable to open"].iter().any(|sign| text.to_lowercase().contains(sign)) {
+    if ["database is locked", "database is busy", "connection refused", "unable to open"]
+        .iter()
+        .any(|sign| text.to_lowercase().contains(sign))
+    {
         return Error::Unavailable(text);
     }
     Error::Failed(text)

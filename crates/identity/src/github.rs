@@ -59,7 +59,8 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
         return Err(refused(format!("token endpoint: status {status}, error {}", answer["error"])));
     };
 
-    let (person, emails) = futures::join!(ask::<Person>(settings, token, "/user"), ask::<Vec<Email>>(settings, token, "/user/emails?per_page=100"));
+    let (person, emails) =
+        futures::join!(ask::<Person>(settings, token, "/user"), ask::<Vec<Email>>(settings, token, "/user/emails?per_page=100"));
     let (person, emails) = (person?, emails?);
     let email = emails.into_iter().find(|email| email.primary && email.verified);
     let email = email.ok_or_else(|| refused("no verified primary e-mail address"))?.email.to_lowercase();

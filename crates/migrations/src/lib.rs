@@ -51,46 +51,27 @@ pub enum Error {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is not named like a migration: rename it to NNNN_name.sql, as in 0007_teams.sql", .0.display())]
     Misnamed(PathBuf),
-    #[error(
-        "two migrations have the number {version:04}: {first} and {second}; renumber the newer one"
-    )]
-    Duplicate {
-        version: u32,
-        first: String,
-        second: String,
-    },
+    #[error("two migrations have the number {version:04}: {first} and {second}; renumber the newer one")]
+    Duplicate { version: u32, first: String, second: String },
     #[error("there is no migration {missing:04}, though {next} follows; numbers leave no gap")]
     Gap { missing: u32, next: String },
     #[error("{} holds no migrations", .0.display())]
     Empty(PathBuf),
-    #[error(
-        "{name} was changed after it was applied to this database; undo the change and put it into a new migration"
-    )]
+    #[error("{name} was changed after it was applied to this database; undo the change and put it into a new migration")]
     Changed { name: String },
-    #[error(
-        "this database has migration {name}, which is missing from the folder; is the source older than the database?"
-    )]
+    #[error("this database has migration {name}, which is missing from the folder; is the source older than the database?")]
     Missing { name: String },
     #[error("{name} was not applied: {source}")]
-    Failed {
-        name: String,
-        source: rusqlite::Error,
-    },
+    Failed { name: String, source: rusqlite::Error },
     #[error(
         "{name} ends its transaction itself, so part of it may stay in the database, which is best restored; \
          take BEGIN, COMMIT and ROLLBACK out of the file"
     )]
     EndsTransaction { name: String },
     #[error("{name} was not applied: it leaves rows that refer to nothing: {violations}")]
-    DanglingReferences {
-        name: String,
-        violations: Violations,
-    },
+    DanglingReferences { name: String, violations: Violations },
     #[error("cannot open the database {}: {source}", path.display())]
-    Unopened {
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
+    Unopened { path: PathBuf, source: rusqlite::Error },
     #[error("the database refuses: {0}")]
     Database(#[from] rusqlite::Error),
 }
@@ -111,10 +92,7 @@ impl fmt::Display for Violations {
 
 /// Applies what is missing to the database in this file, which is created if there is none.
 pub fn apply(path_to_db: &Path, dir: &Path) -> Result<Report, Error> {
-    let unopened = |source| Error::Unopened {
-        path: path_to_db.to_owned(),
-        source,
-    };
+    let unopened = |source| Error::Unopened { path: path_to_db.to_owned(), source };
     let mut connection = Connection::open(path_to_db).map_err(unopened)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     use_wal(&connection).map_err(unopened)?;
@@ -125,15 +103,10 @@ pub fn apply(path_to_db: &Path, dir: &Path) -> Result<Report, Error> {
 fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
     let start = Instant::now();
     loop {
-        let switched = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
-            row.get::<_, String>(0)
-        });
+        let switched = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
         match switched {
             // The switch is the one thing that SQLite does not wait for on its own when two do it at once.
-            Err(error)
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                    && start.elapsed() < BUSY_TIMEOUT =>
-            {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < BUSY_TIMEOUT => {
                 thread::sleep(Duration::from_millis(10));
             }
             outcome => return outcome.map(drop),
@@ -148,41 +121,27 @@ pub fn apply_to(connection: &mut Connection, dir: &Path) -> Result<Report, Error
     // It cannot be changed inside a transaction, and not every build of SQLite has it on.
     connection.pragma_update(None, "foreign_keys", true)?;
 
-    let mut report = Report {
-        applied: Vec::new(),
-        already: 0,
-    };
+    let mut report = Report { applied: Vec::new(), already: 0 };
     for migration in &migrations {
         // The lock is taken before the record is read: whoever waits here sees what the other has done.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(RECORD)?;
         let known = known(&transaction)?;
         check_known(&known, &migrations)?;
-        if known
-            .iter()
-            .any(|applied| applied.version == migration.version)
-        {
+        if known.iter().any(|applied| applied.version == migration.version) {
             // Nothing was changed, unless the table was made just now.
             transaction.commit()?;
             report.already += 1;
             continue;
         }
-        let failed = |source| Error::Failed {
-            name: migration.name.clone(),
-            source,
-        };
+        let failed = |source| Error::Failed { name: migration.name.clone(), source };
         transaction.execute_batch(&migration.sql).map_err(failed)?;
         if transaction.is_autocommit() {
-            return Err(Error::EndsTransaction {
-                name: migration.name.clone(),
-            });
+            return Err(Error::EndsTransaction { name: migration.name.clone() });
         }
         let violations = dangling_references(&transaction)?;
         if !violations.0.is_empty() {
-            return Err(Error::DanglingReferences {
-                name: migration.name.clone(),
-                violations,
-            });
+            return Err(Error::DanglingReferences { name: migration.name.clone(), violations });
         }
         transaction
             .execute(
@@ -209,19 +168,10 @@ pub fn load(dir: &Path) -> Result<Vec<Migration>, Error> {
         if path.extension().is_none_or(|extension| extension != "sql") {
             continue;
         }
-        let (version, name) =
-            number_and_name(&path).ok_or_else(|| Error::Misnamed(path.clone()))?;
+        let (version, name) = number_and_name(&path).ok_or_else(|| Error::Misnamed(path.clone()))?;
         let sql = fs::read_to_string(&path).map_err(unreadable(&path))?;
-        let checksum = Sha256::digest(sql.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        migrations.push(Migration {
-            version,
-            name,
-            sql,
-            checksum,
-        });
+        let checksum = Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        migrations.push(Migration { version, name, sql, checksum });
     }
     migrations.sort_by(|a, b| (a.version, &a.name).cmp(&(b.version, &b.name)));
     if migrations.is_empty() {
@@ -231,19 +181,12 @@ pub fn load(dir: &Path) -> Result<Vec<Migration>, Error> {
         if let [first, second] = pair
             && first.version == second.version
         {
-            return Err(Error::Duplicate {
-                version: first.version,
-                first: first.name.clone(),
-                second: second.name.clone(),
-            });
+            return Err(Error::Duplicate { version: first.version, first: first.name.clone(), second: second.name.clone() });
         }
     }
     for (expected, migration) in (1..).zip(&migrations) {
         if migration.version != expected {
-            return Err(Error::Gap {
-                missing: expected,
-                next: migration.name.clone(),
-            });
+            return Err(Error::Gap { missing: expected, next: migration.name.clone() });
         }
     }
     Ok(migrations)
@@ -252,12 +195,8 @@ pub fn load(dir: &Path) -> Result<Vec<Migration>, Error> {
 fn number_and_name(path: &Path) -> Option<(u32, String)> {
     let stem = path.file_stem()?.to_str()?;
     let (number, rest) = stem.split_once('_')?;
-    let well_formed =
-        number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit()) && !rest.is_empty();
-    let version = number
-        .parse()
-        .ok()
-        .filter(|version| well_formed && *version > 0)?;
+    let well_formed = number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit()) && !rest.is_empty();
+    let version = number.parse().ok().filter(|version| well_formed && *version > 0)?;
     Some((version, stem.to_owned()))
 }
 
@@ -268,33 +207,19 @@ struct Applied {
 }
 
 fn known(connection: &Connection) -> Result<Vec<Applied>, Error> {
-    let mut statement = connection
-        .prepare("SELECT version, name, checksum FROM schema_migrations ORDER BY version")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Applied {
-            version: row.get(0)?,
-            name: row.get(1)?,
-            checksum: row.get(2)?,
-        })
-    })?;
+    let mut statement = connection.prepare("SELECT version, name, checksum FROM schema_migrations ORDER BY version")?;
+    let rows = statement.query_map([], |row| Ok(Applied { version: row.get(0)?, name: row.get(1)?, checksum: row.get(2)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn check_known(known: &[Applied], migrations: &[Migration]) -> Result<(), Error> {
     for applied in known {
-        match migrations
-            .iter()
-            .find(|migration| migration.version == applied.version)
-        {
+        match migrations.iter().find(|migration| migration.version == applied.version) {
             None => {
-                return Err(Error::Missing {
-                    name: applied.name.clone(),
-                });
+                return Err(Error::Missing { name: applied.name.clone() });
             }
             Some(migration) if migration.checksum != applied.checksum => {
-                return Err(Error::Changed {
-                    name: migration.name.clone(),
-                });
+                return Err(Error::Changed { name: migration.name.clone() });
             }
             Some(_) => {}
         }
@@ -303,12 +228,9 @@ fn check_known(known: &[Applied], migrations: &[Migration]) -> Result<(), Error>
 }
 
 fn dangling_references(connection: &Connection) -> Result<Violations, Error> {
-    let mut statement = connection.prepare(
-        r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY "table", parent ORDER BY 1, 2"#,
-    )?;
-    let rows = statement.query_map([], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as usize))
-    })?;
+    let mut statement =
+        connection.prepare(r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY "table", parent ORDER BY 1, 2"#)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as usize)))?;
     Ok(Violations(rows.collect::<Result<_, _>>()?))
 }
 
@@ -369,8 +291,7 @@ mod tests {
 
         fn tables(&self) -> rusqlite::Result<Vec<String>> {
             let connection = Connection::open(self.database())?;
-            let mut statement = connection
-                .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
+            let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
             let names = statement.query_map([], |row| row.get(0))?;
             names.collect()
         }
@@ -378,29 +299,16 @@ mod tests {
 
     #[test]
     fn each_file_is_applied_once_and_in_order() -> Outcome {
-        let scene = Scene::with(&[
-            ("0002_letters.sql", LETTERS),
-            ("0001_people.sql", PEOPLE),
-            ("README.md", "no SQL"),
-        ])?;
+        let scene = Scene::with(&[("0002_letters.sql", LETTERS), ("0001_people.sql", PEOPLE), ("README.md", "no SQL")])?;
         let first = scene.apply()?;
         assert_eq!(first.applied, ["0001_people", "0002_letters"]);
         assert_eq!(first.already, 0);
 
-        scene.write(
-            "0003_places.sql",
-            "CREATE TABLE places (id INTEGER PRIMARY KEY);",
-        )?;
+        scene.write("0003_places.sql", "CREATE TABLE places (id INTEGER PRIMARY KEY);")?;
         let second = scene.apply()?;
         assert_eq!(second.applied, ["0003_places"]);
         assert_eq!(second.already, 2);
-        assert_eq!(
-            scene.apply()?,
-            Report {
-                applied: vec![],
-                already: 3
-            }
-        );
+        assert_eq!(scene.apply()?, Report { applied: vec![], already: 3 });
         Ok(())
     }
 
@@ -409,11 +317,10 @@ mod tests {
         let scene = Scene::with(&[("0001_people.sql", PEOPLE)])?;
         scene.apply()?;
         let connection = Connection::open(scene.database())?;
-        let (version, name, checksum, age): (u32, String, String, i64) = connection.query_row(
-            "SELECT version, name, checksum, unixepoch() - applied_at FROM schema_migrations",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-        )?;
+        let (version, name, checksum, age): (u32, String, String, i64) =
+            connection.query_row("SELECT version, name, checksum, unixepoch() - applied_at FROM schema_migrations", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
         assert_eq!((version, name.as_str()), (1, "0001_people"));
         assert_eq!(checksum.len(), 64);
         assert_eq!(checksum, load(&scene.folder())?[0].checksum);
@@ -425,9 +332,7 @@ mod tests {
     fn the_database_is_left_in_wal_mode() -> Outcome {
         let scene = Scene::with(&[("0001_people.sql", PEOPLE)])?;
         scene.apply()?;
-        let mode: String =
-            Connection::open(scene.database())?
-                .query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let mode: String = Connection::open(scene.database())?.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
         assert_eq!(mode, "wal");
         Ok(())
     }
@@ -436,15 +341,8 @@ mod tests {
     fn a_changed_file_is_refused_by_name() -> Outcome {
         let scene = Scene::with(&[("0001_people.sql", PEOPLE)])?;
         scene.apply()?;
-        scene.write(
-            "0001_people.sql",
-            "CREATE TABLE people (id INTEGER PRIMARY KEY);",
-        )?;
-        assert!(
-            scene
-                .refusal()
-                .starts_with("0001_people was changed after it was applied")
-        );
+        scene.write("0001_people.sql", "CREATE TABLE people (id INTEGER PRIMARY KEY);")?;
+        assert!(scene.refusal().starts_with("0001_people was changed after it was applied"));
         Ok(())
     }
 
@@ -464,35 +362,19 @@ mod tests {
         let scene = Scene::with(&[("0001_people.sql", PEOPLE), ("0002_letters.sql", LETTERS)])?;
         scene.apply()?;
         fs::remove_file(scene.folder().join("0002_letters.sql"))?;
-        assert!(
-            scene
-                .refusal()
-                .starts_with("this database has migration 0002_letters, which is missing")
-        );
+        assert!(scene.refusal().starts_with("this database has migration 0002_letters, which is missing"));
         Ok(())
     }
 
     #[test]
     fn gaps_duplicates_and_other_names_are_refused() -> Outcome {
         let gap = Scene::with(&[("0001_people.sql", PEOPLE), ("0003_letters.sql", LETTERS)])?;
-        assert_eq!(
-            gap.refusal(),
-            "there is no migration 0002, though 0003_letters follows; numbers leave no gap"
-        );
+        assert_eq!(gap.refusal(), "there is no migration 0002, though 0003_letters follows; numbers leave no gap");
         let twice = Scene::with(&[("0001_people.sql", PEOPLE), ("0001_letters.sql", LETTERS)])?;
         assert!(twice.refusal().contains("0001_letters and 0001_people"));
-        for name in [
-            "people.sql",
-            "1_people.sql",
-            "0000_people.sql",
-            "0001_.sql",
-            "00a1_people.sql",
-        ] {
+        for name in ["people.sql", "1_people.sql", "0000_people.sql", "0001_.sql", "00a1_people.sql"] {
             let misnamed = Scene::with(&[(name, PEOPLE)])?;
-            assert!(
-                misnamed.refusal().contains("is not named like a migration"),
-                "{name}"
-            );
+            assert!(misnamed.refusal().contains("is not named like a migration"), "{name}");
         }
         assert!(Scene::with(&[])?.refusal().ends_with("holds no migrations"));
         Ok(())
@@ -502,21 +384,11 @@ mod tests {
     fn a_failing_file_leaves_nothing_behind_and_those_before_it_stay() -> Outcome {
         let broken = "CREATE TABLE half (id INTEGER); CREATE TABLE people (id INTEGER);";
         let scene = Scene::with(&[("0001_people.sql", PEOPLE), ("0002_broken.sql", broken)])?;
-        assert!(
-            scene
-                .refusal()
-                .starts_with("0002_broken was not applied: table people already exists")
-        );
+        assert!(scene.refusal().starts_with("0002_broken was not applied: table people already exists"));
         assert_eq!(scene.tables()?, ["people", "schema_migrations"]);
 
         scene.write("0002_broken.sql", "CREATE TABLE whole (id INTEGER);")?;
-        assert_eq!(
-            scene.apply()?,
-            Report {
-                applied: vec!["0002_broken".into()],
-                already: 1
-            }
-        );
+        assert_eq!(scene.apply()?, Report { applied: vec!["0002_broken".into()], already: 1 });
         Ok(())
     }
 
@@ -527,14 +399,9 @@ mod tests {
         scene.apply()?;
         let connection = Connection::open(scene.database())?;
         connection.pragma_update(None, "foreign_keys", false)?;
-        connection.execute_batch(
-            "CREATE TABLE notes (person INTEGER REFERENCES people (id)); INSERT INTO notes VALUES (7), (8);",
-        )?;
+        connection.execute_batch("CREATE TABLE notes (person INTEGER REFERENCES people (id)); INSERT INTO notes VALUES (7), (8);")?;
         scene.write("0002_letters.sql", LETTERS)?;
-        assert_eq!(
-            scene.refusal(),
-            "0002_letters was not applied: it leaves rows that refer to nothing: 2 of notes to people"
-        );
+        assert_eq!(scene.refusal(), "0002_letters was not applied: it leaves rows that refer to nothing: 2 of notes to people");
         assert_eq!(scene.tables()?, ["notes", "people", "schema_migrations"]);
         Ok(())
     }
@@ -542,25 +409,15 @@ mod tests {
     #[test]
     fn a_file_that_breaks_a_foreign_key_is_refused() -> Outcome {
         let scene = Scene::with(&[("0001_people.sql", PEOPLE), ("0002_letters.sql", LETTERS)])?;
-        scene.write(
-            "0003_letter.sql",
-            "INSERT INTO letters (person) VALUES (404);",
-        )?;
-        assert_eq!(
-            scene.refusal(),
-            "0003_letter was not applied: FOREIGN KEY constraint failed"
-        );
+        scene.write("0003_letter.sql", "INSERT INTO letters (person) VALUES (404);")?;
+        assert_eq!(scene.refusal(), "0003_letter was not applied: FOREIGN KEY constraint failed");
         Ok(())
     }
 
     #[test]
     fn a_file_that_commits_by_itself_is_refused() -> Outcome {
         let scene = Scene::with(&[("0001_people.sql", &format!("{PEOPLE} COMMIT;"))])?;
-        assert!(
-            scene
-                .refusal()
-                .starts_with("0001_people ends its transaction itself")
-        );
+        assert!(scene.refusal().starts_with("0001_people ends its transaction itself"));
         Ok(())
     }
 
@@ -581,13 +438,7 @@ mod tests {
         });
         let reports = reports.into_iter().collect::<Result<Vec<_>, _>>()?;
         assert_eq!(reports.len(), 8);
-        assert_eq!(
-            reports
-                .iter()
-                .map(|report| report.applied.len())
-                .sum::<usize>(),
-            2
-        );
+        assert_eq!(reports.iter().map(|report| report.applied.len()).sum::<usize>(), 2);
         Ok(())
     }
 
@@ -597,10 +448,7 @@ mod tests {
         let mut connection = Connection::open_in_memory()?;
         let report = apply_to(&mut connection, &folder)?;
         assert_eq!(report.applied.len(), load(&folder)?.len());
-        assert_eq!(
-            apply_to(&mut connection, &folder)?.applied,
-            Vec::<String>::new()
-        );
+        assert_eq!(apply_to(&mut connection, &folder)?.applied, Vec::<String>::new());
         Ok(())
     }
 }

@@ -57,7 +57,8 @@ fn read(row: &Row) -> Order {
 pub async fn products() -> Result<Vec<Product>, Error> {
     let sql = "SELECT id, name, credits, amount, currency FROM products WHERE active = 1 ORDER BY position, id";
     let products = run(sql, vec![]).await?;
-    let product = |row: &Row| Product { id: row.text(0), name: row.text(1), credits: row.integer(2), amount: row.integer(3), currency: row.text(4) };
+    let product =
+        |row: &Row| Product { id: row.text(0), name: row.text(1), credits: row.integer(2), amount: row.integer(3), currency: row.text(4) };
     Ok(products.iter().map(product).collect())
 }
 
@@ -145,17 +146,19 @@ pub async fn settle(checkout: &Checkout, now: i64) -> Result<Settled, Error> {
     let (Some(order_id), Some(paid), Some(product)) = (&checkout.request_id, checkout.paid_order(), checkout.product_id()) else {
         return Ok(if checkout.paid_order().is_some() { Settled::Unmatched } else { Settled::NotPaid });
     };
-    // The checkout may be unknown to us (the link was lost after it was opened); then the reference we gave it counts.
-    let sql = "UPDATE orders SET status = 'paid', payment_id = ?3, checkout_id = ?2, updated_at = ?5 \
-               WHERE id = ?1 AND status = 'pending' AND (checkout_id IS NULL OR checkout_id = ?2) \
-               AND EXISTS (SELECT 1 FROM products WHERE id = product_id AND provider_product_id = ?4) RETURNING id";
+    // The checkout may be unknown to us (the link was lost after it was opened); then the reference we gave it counts. An order
+    // that was settled before is found too, and left as it is. `RETURNING` shows the row before the trigger that completes the
+    // order has run: without a time of payment yet, it was this statement that paid it.
+    let sql = "UPDATE orders SET status = iif(status = 'pending', 'paid', status), checkout_id = ?2, \
+                   payment_id = iif(status = 'pending', ?3, payment_id), updated_at = iif(status = 'pending', ?5, updated_at) \
+               WHERE id = ?1 AND status NOT IN ('cancelled', 'expired') AND (checkout_id IS NULL OR checkout_id = ?2) \
+               AND EXISTS (SELECT 1 FROM products WHERE id = product_id AND provider_product_id = ?4) RETURNING paid_at IS NULL";
     let parameters = vec![order_id.as_str().into(), checkout.id.as_str().into(), paid.into(), product.into(), now.into()];
-    if one(sql, parameters).await?.is_some() {
-        return Ok(Settled::Now);
-    }
-    let sql = "SELECT 1 FROM orders WHERE id = ?1 AND checkout_id = ?2 AND paid_at IS NOT NULL";
-    let before = one(sql, vec![order_id.as_str().into(), checkout.id.as_str().into()]).await?.is_some();
-    Ok(if before { Settled::Before } else { Settled::Unmatched })
+    Ok(match one(sql, parameters).await? {
+        Some(row) if row.integer(0) != 0 => Settled::Now,
+        Some(_) => Settled::Before,
+        None => Settled::Unmatched,
+    })
 }
 
 /// Puts an event into the inbox before anything is done about it. Answers whether it is already dealt with.

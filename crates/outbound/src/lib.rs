@@ -156,11 +156,7 @@ const JSON_CAP: usize = 1 << 20;
 ///
 /// # Errors
 /// See [`Failure`]; an answer that is not JSON of the expected shape is [`Failure::Unexpected`].
-pub async fn json<T: DeserializeOwned>(
-    service: &'static str,
-    request: Request,
-    limit: Duration,
-) -> Result<(StatusCode, T), Failure> {
+pub async fn json<T: DeserializeOwned>(service: &'static str, request: Request, limit: Duration) -> Result<(StatusCode, T), Failure> {
     let response = send(service, request, limit).await?;
     let status = response.status();
     let bytes = read(response, JSON_CAP, limit).await?;

@@ -108,7 +108,8 @@ impl<'a> Kie<'a> {
     pub async fn create(&self, api: &dyn Api, picture: &Picture<'_>) -> Result<String, CreateError> {
         let (path, body) = api.create(picture);
         let url = format!("{}{path}", self.base_url);
-        let request = outbound::full(Method::POST, &url, "application/json", body.to_string()).map_err(|failure| CreateError::Later(failure.to_string()))?;
+        let request = outbound::full(Method::POST, &url, "application/json", body.to_string())
+            .map_err(|failure| CreateError::Later(failure.to_string()))?;
         let (_, answer) = self.exchange(request).await.map_err(|failure| {
             if failure.had_no_effect() { CreateError::Later(failure.to_string()) } else { CreateError::Unknown(failure.to_string()) }
         })?;
@@ -195,7 +196,8 @@ mod tests {
 
     use super::*;
 
-    const PICTURE: Picture<'_> = Picture { prompt: "p", photo_url: "http://s/photo", callback_url: "http://a/cb", width: 800, height: 1200 };
+    const PICTURE: Picture<'_> =
+        Picture { prompt: "p", photo_url: "http://s/photo", callback_url: "http://a/cb", width: 800, height: 1200 };
 
     #[test]
     fn every_api_sends_the_photo_and_the_callback() {
@@ -232,7 +234,10 @@ mod tests {
         let as_text = json!({"status": "SUCCESS", "successFlag": 1, "response": "{\"result_urls\":[\"https://f/1.png\"]}"});
         assert_eq!(read("kie_4o", as_text), done);
         assert_eq!(read("kie_4o", json!({"status": "GENERATING", "successFlag": 0, "response": null})), Record::Running);
-        assert_eq!(read("kie_4o", json!({"status": "GENERATE_FAILED", "successFlag": 3, "errorMessage": "no"})), Record::Failed("no".into()));
+        assert_eq!(
+            read("kie_4o", json!({"status": "GENERATE_FAILED", "successFlag": 3, "errorMessage": "no"})),
+            Record::Failed("no".into())
+        );
         assert_eq!(read("kie_kontext", json!({"successFlag": 1, "response": {"resultImageUrl": "https://f/1.png"}})), done);
         assert_eq!(read("kie_kontext", json!({"successFlag": 2, "errorMessage": "no"})), Record::Failed("no".into()));
         assert_eq!(read("kie_market", json!({"state": "success", "resultJson": "{\"resultUrls\":[\"https://f/1.png\"]}"})), done);
@@ -250,7 +255,10 @@ mod tests {
     #[test]
     fn a_record_that_is_not_there_yet_is_missing_not_failed() {
         let market = api("kie_market").expect("an api");
-        assert_eq!(read_record(market, &json!({"code": 422, "msg": "recordInfo is null", "data": null})).expect("an answer"), Record::Missing);
+        assert_eq!(
+            read_record(market, &json!({"code": 422, "msg": "recordInfo is null", "data": null})).expect("an answer"),
+            Record::Missing
+        );
         assert_eq!(read_record(market, &json!({"code": 200, "data": null})).expect("an answer"), Record::Missing);
         assert!(read_record(market, &json!({"code": 500, "msg": "Server Error"})).is_err());
     }

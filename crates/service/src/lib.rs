@@ -86,9 +86,10 @@ impl Call {
     /// `invalid_input` naming the parameter.
     pub fn number(&self, name: &str, default: i64, bounds: std::ops::RangeInclusive<i64>) -> Result<i64, Problem> {
         let Some(text) = self.query(name) else { return Ok(default) };
-        text.parse().ok().filter(|value| bounds.contains(value)).ok_or_else(|| {
-            Problem::invalid(name, format!("{name} should be a whole number from {} to {}.", bounds.start(), bounds.end()))
-        })
+        text.parse()
+            .ok()
+            .filter(|value| bounds.contains(value))
+            .ok_or_else(|| Problem::invalid(name, format!("{name} should be a whole number from {} to {}.", bounds.start(), bounds.end())))
     }
 
     /// A header as text.

@@ -136,7 +136,8 @@ pub fn cookie_of(call: &Call, name: &str) -> Option<String> {
 /// # Errors
 /// `not_found` when it is not theirs; `service_unavailable` when it could not be taken out of the cache: then it is not dead.
 pub async fn end(user_id: &str, session: &str) -> Result<(), Problem> {
-    let rows = run("DELETE FROM sessions WHERE id_hash = ?1 AND user_id = ?2 RETURNING id_hash", vec![session.into(), user_id.into()]).await?;
+    let rows =
+        run("DELETE FROM sessions WHERE id_hash = ?1 AND user_id = ?2 RETURNING id_hash", vec![session.into(), user_id.into()]).await?;
     if rows.is_empty() {
         return Err(Problem::not_found("session"));
     }
@@ -174,9 +175,9 @@ pub async fn list(caller: &SignedIn) -> Result<Vec<Listed>, Problem> {
 }
 
 async fn forget(session: &str) -> Result<(), Problem> {
-    cache::delete(&entry::session(session)).await.map_err(|error| {
-        Problem::new(Code::ServiceUnavailable, "The session could not be ended. Try again.").retry_after(2).because(error)
-    })
+    cache::delete(&entry::session(session))
+        .await
+        .map_err(|error| Problem::new(Code::ServiceUnavailable, "The session could not be ended. Try again.").retry_after(2).because(error))
 }
 
 async fn from_table(session: &str) -> Result<Option<String>, Problem> {

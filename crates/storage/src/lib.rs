@@ -9,8 +9,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use config::Settings;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use outbound::Failure;
 use md5::{Digest, Md5};
+use outbound::Failure;
 use problem::{Code, Problem};
 
 mod sigv4;
@@ -120,7 +120,8 @@ impl Listed {
         // Days since 1970 in the Gregorian calendar (Howard Hinnant's `days_from_civil`).
         let year = year - i64::from(month <= 2);
         let shifted = (month + 9) % 12;
-        let day_of_era = year.rem_euclid(400) * 365 + year.rem_euclid(400) / 4 - year.rem_euclid(400) / 100 + (153 * shifted + 2) / 5 + day - 1;
+        let day_of_era =
+            year.rem_euclid(400) * 365 + year.rem_euclid(400) / 4 - year.rem_euclid(400) / 100 + (153 * shifted + 2) / 5 + day - 1;
         let days = year.div_euclid(400) * 146_097 + day_of_era - 719_468;
         Some(days * 86_400 + number(11..13)? * 3_600 + number(14..16)? * 60 + number(17..19)?)
     }
@@ -140,7 +141,9 @@ impl Bucket {
     /// `internal` when the endpoint is none.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problem> {
         let endpoint = settings.text("s3_endpoint")?.trim_end_matches('/');
-        let parsed = endpoint.split_once("://").filter(|(scheme, authority)| ["http", "https"].contains(scheme) && !authority.is_empty() && !authority.contains('/'));
+        let parsed = endpoint
+            .split_once("://")
+            .filter(|(scheme, authority)| ["http", "https"].contains(scheme) && !authority.is_empty() && !authority.contains('/'));
         let (scheme, authority) = parsed.ok_or_else(|| Problem::internal("variable s3_endpoint should be http(s)://host[:port]"))?;
         let signer = Signer {
             scheme: scheme.to_owned(),
@@ -204,10 +207,15 @@ impl Bucket {
         let keys = &keys[..keys.len().min(PAGE)];
         let body = xml::delete(keys);
         // S3 demands a digest here.
-        let headers = [("content-md5", BASE64_STANDARD.encode(Md5::digest(body.as_bytes()))), ("content-type", "application/xml".to_owned())];
+        let headers =
+            [("content-md5", BASE64_STANDARD.encode(Md5::digest(body.as_bytes()))), ("content-type", "application/xml".to_owned())];
         let answer = self.exchange("delete_many", Method::POST, "", &[("delete", "")], &headers, body.into()).await?;
-        // The answer is 200 even when single keys failed.
-        Ok(keys.len() - xml::count(&String::from_utf8_lossy(&answer.body), "Error").min(keys.len()))
+        // The answer is 200 even when single keys failed. Another document than this one says nothing of what was removed.
+        let answer = String::from_utf8_lossy(&answer.body);
+        if !answer.contains("<DeleteResult") {
+            return Err(unexpected("delete_many", &"not a result"));
+        }
+        Ok(keys.len() - xml::count(&answer, "Error").min(keys.len()))
     }
 
     /// One page of the objects under `prefix` in key order, and the token of the next page.

@@ -19,7 +19,8 @@ pub(crate) fn count(document: &str, name: &str) -> usize {
 /// The objects of a ListObjectsV2 answer.
 pub(crate) fn objects(document: &str) -> Vec<Listed> {
     let contents = document.split("<Contents>").skip(1).map(|part| part.split("</Contents>").next().unwrap_or_default());
-    let objects = contents.filter_map(|object| Some(Listed { key: text(object, "Key")?, last_modified: text(object, "LastModified").unwrap_or_default() }));
+    let objects = contents
+        .filter_map(|object| Some(Listed { key: text(object, "Key")?, last_modified: text(object, "LastModified").unwrap_or_default() }));
     objects.collect()
 }
 

@@ -75,9 +75,7 @@ impl Order {
             wrong("detail".into(), format!("At most {DETAIL_MAX_CHARS} characters on one line."));
         }
         match model {
-            Some(model) if errors.is_empty() => {
-                Ok(Self { upload_id: input.upload_id, hairstyles, hair_color, detail, model })
-            }
+            Some(model) if errors.is_empty() => Ok(Self { upload_id: input.upload_id, hairstyles, hair_color, detail, model }),
             _ => {
                 let mut problem = Problem::new(problem::Code::InvalidInput, "The order cannot be taken like this.");
                 problem.errors = errors;
@@ -167,7 +165,8 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_named_at_once() {
-        let body = json!({"upload_id": "", "hairstyles": ["bob-cut", "beehive"], "hair_color": "plaid", "model": "x", "detail": "y".repeat(201)});
+        let body =
+            json!({"upload_id": "", "hairstyles": ["bob-cut", "beehive"], "hair_color": "plaid", "model": "x", "detail": "y".repeat(201)});
         assert_eq!(fields(body), ["upload_id", "hairstyles[1]", "hair_color", "model", "detail"]);
     }
 

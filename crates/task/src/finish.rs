@@ -105,7 +105,8 @@ async fn complete(settings: &Settings, task: &Task, paths: &[String], now: i64) 
         "UPDATE ai_tasks SET status = 'completed', result_urls = ?2, updated_at = ?3, completed_at = ?3, claimed_until = 0 \
          WHERE id = ?1 AND status = 'processing' RETURNING {COLUMNS}"
     );
-    settle(settings, one(&sql, vec![task.id.as_str().into(), json!(paths).to_string().into(), now.into()]).await?, now, Outcome::Completed).await
+    settle(settings, one(&sql, vec![task.id.as_str().into(), json!(paths).to_string().into(), now.into()]).await?, now, Outcome::Completed)
+        .await
 }
 
 /// Fails a task; the schema pays it back in the same step.
@@ -130,7 +131,8 @@ async fn settle(settings: &Settings, row: Option<database::Row>, now: i64, outco
 
 /// Gives the claim back; the next look comes later each time.
 async fn release(task: &Task, now: i64) -> Result<(), Problem> {
-    let sql = "UPDATE ai_tasks SET claimed_until = 0, attempts = attempts + 1, next_attempt_at = ?2 WHERE id = ?1 AND status = 'processing'";
+    let sql =
+        "UPDATE ai_tasks SET claimed_until = 0, attempts = attempts + 1, next_attempt_at = ?2 WHERE id = ?1 AND status = 'processing'";
     database::run(sql, vec![task.id.as_str().into(), (now + hand_over::delay(task.attempts)).into()]).await?;
     Ok(())
 }
@@ -212,7 +214,9 @@ async fn copy(bucket: &Bucket, place: &str, task_id: &str, number: usize, url: &
     Ok(format!("/files/{key}"))
 }
 
-async fn next(body: &mut (impl http_body_util::BodyExt<Data = bytes::Bytes, Error: std::fmt::Display> + Unpin)) -> Result<Option<bytes::Bytes>, Fault> {
+async fn next(
+    body: &mut (impl http_body_util::BodyExt<Data = bytes::Bytes, Error: std::fmt::Display> + Unpin),
+) -> Result<Option<bytes::Bytes>, Fault> {
     let read = outbound::within(LIMIT, async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| outbound::Failure::Broken(error.to_string()))?;

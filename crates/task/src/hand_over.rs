@@ -57,9 +57,7 @@ async fn one(kie: &Kie<'_>, bucket: &Bucket, public_url: &str, task: &Task, now:
         Err(CreateError::Refused(cause)) => {
             (json!({"id": task.id, "status": "failed", "reason": "The AI provider refused this picture.", "next": 0}), Some(cause))
         }
-        Err(CreateError::Later(cause)) => {
-            (json!({"id": task.id, "status": "pending", "next": now + delay(task.attempts)}), Some(cause))
-        }
+        Err(CreateError::Later(cause)) => (json!({"id": task.id, "status": "pending", "next": now + delay(task.attempts)}), Some(cause)),
         Err(CreateError::Unknown(cause)) => (json!({"id": task.id, "status": "pending", "next": task.created_at + DEADLINE}), Some(cause)),
     };
     eprintln!(

@@ -152,10 +152,7 @@ pub async fn for_identity(identity: &Identity, new_id: &str, signup_credits: i64
         Err(other) => return Err(other.into()),
     }
     by_identity(identity, now).await?.ok_or_else(|| {
-        Problem::new(
-            problem::Code::Conflict,
-            "An account with this e-mail address exists already. Sign in the way you did the first time.",
-        )
+        Problem::new(problem::Code::Conflict, "An account with this e-mail address exists already. Sign in the way you did the first time.")
     })
 }
 

@@ -49,7 +49,8 @@ async fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
 }
 
 fn seen(request: &Request) -> Value {
-    let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned())).collect();
+    let headers: Vec<_> =
+        request.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned())).collect();
     json!({"uri": request.uri().to_string(), "headers": headers})
 }
 

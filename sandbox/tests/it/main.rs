@@ -1,8 +1,5 @@
 //! The sandbox as the app meets it: over HTTP, with the clients and the checks an app uses.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test may stop at what it did not expect"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 mod bucket;
 mod faults;
@@ -38,16 +35,8 @@ async fn sandbox() -> Bench {
         creem_retry_speed: 1_000.0,
         ..Settings::default()
     };
-    let config = Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        dir: dir.path().to_owned(),
-        settings,
-        ..Config::default()
-    };
-    Bench {
-        sandbox: Sandbox::start(config).await.unwrap(),
-        _dir: dir,
-    }
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), dir: dir.path().to_owned(), settings, ..Config::default() };
+    Bench { sandbox: Sandbox::start(config).await.unwrap(), _dir: dir }
 }
 
 impl std::ops::Deref for Bench {
@@ -84,31 +73,16 @@ struct App {
 type Ears = (Arc<Mutex<Vec<Received>>>, Arc<Mutex<Vec<u16>>>);
 
 async fn app(answers: &[u16]) -> App {
-    async fn hear(
-        State((heard, answers)): State<Ears>,
-        OriginalUri(uri): OriginalUri,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> StatusCode {
-        heard.lock().unwrap().push(Received {
-            path: uri.path().to_owned(),
-            headers,
-            body,
-        });
+    async fn hear(State((heard, answers)): State<Ears>, OriginalUri(uri): OriginalUri, headers: HeaderMap, body: Bytes) -> StatusCode {
+        heard.lock().unwrap().push(Received { path: uri.path().to_owned(), headers, body });
         let mut answers = answers.lock().unwrap();
-        let answer = if answers.len() > 1 {
-            answers.remove(0)
-        } else {
-            answers.first().copied().unwrap_or(200)
-        };
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers.first().copied().unwrap_or(200) };
         StatusCode::from_u16(answer).unwrap()
     }
     let heard = Arc::<Mutex<Vec<Received>>>::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let router = Router::new()
-        .fallback(hear)
-        .with_state((Arc::clone(&heard), Arc::new(Mutex::new(answers.to_vec()))));
+    let router = Router::new().fallback(hear).with_state((Arc::clone(&heard), Arc::new(Mutex::new(answers.to_vec()))));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     App { url, heard }
 }
@@ -137,9 +111,5 @@ async fn eventually<T>(mut check: impl FnMut() -> Option<T>) -> T {
 
 /// A browser that goes nowhere by itself.
 fn client() -> reqwest::Client {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .unwrap()
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap()
 }

@@ -12,11 +12,7 @@ fn the_defaults_are_those_of_the_apps_manifest() {
         .filter_map(|(name, variable)| Some((name.as_str(), variable.get("default")?.as_str()?)))
         .collect();
     for (name, value) in sandbox::default_variables() {
-        assert_eq!(
-            defaults.get(name.as_str()),
-            Some(&value.as_str()),
-            "{name} in spin.toml"
-        );
+        assert_eq!(defaults.get(name.as_str()), Some(&value.as_str()), "{name} in spin.toml");
     }
 }
 
@@ -24,10 +20,7 @@ fn the_defaults_are_those_of_the_apps_manifest() {
 async fn a_sandbox_on_free_ports_names_the_same_variables() {
     let bench = crate::sandbox().await;
     let names: Vec<String> = bench.variables().into_keys().collect();
-    assert_eq!(
-        names,
-        sandbox::default_variables().into_keys().collect::<Vec<_>>()
-    );
+    assert_eq!(names, sandbox::default_variables().into_keys().collect::<Vec<_>>());
     assert_eq!(bench.variables()["s3_endpoint"], bench.places().s3);
 }
 
@@ -40,15 +33,8 @@ async fn a_taken_port_is_named() {
         let port = taken.local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
         let listen = ([127, 0, 0, 1], port - 1).into();
-        let config = sandbox::Config {
-            listen,
-            dir: dir.path().into(),
-            ..Default::default()
-        };
-        let error = sandbox::Sandbox::start(config)
-            .await
-            .err()
-            .expect("the port is taken");
+        let config = sandbox::Config { listen, dir: dir.path().into(), ..Default::default() };
+        let error = sandbox::Sandbox::start(config).await.err().expect("the port is taken");
         let error = format!("{error:#}");
         if !error.contains("the control endpoint") {
             assert!(error.contains(&format!("127.0.0.1:{port} (s3)")), "{error}");
@@ -61,11 +47,7 @@ async fn a_taken_port_is_named() {
 #[tokio::test]
 async fn a_sandbox_that_was_shut_down_is_gone() {
     let bench = crate::sandbox().await;
-    let address = bench
-        .places()
-        .control
-        .trim_start_matches("http://")
-        .to_owned();
+    let address = bench.places().control.trim_start_matches("http://").to_owned();
     bench.sandbox.shutdown().await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }

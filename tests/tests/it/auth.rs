@@ -26,7 +26,10 @@ async fn somebody_new_is_welcomed_with_three_credits() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     let session = ada.get(200, "/auth/session").await.json();
-    assert_eq!((&session["user"]["email"], &session["user"]["name"], &session["credits"]), (&json!("ada@example.com"), &json!("Ada Lovelace"), &json!(3)));
+    assert_eq!(
+        (&session["user"]["email"], &session["user"]["name"], &session["credits"]),
+        (&json!("ada@example.com"), &json!("Ada Lovelace"), &json!(3))
+    );
     assert_eq!(session["user"]["role"], "user");
     assert_eq!(world.sql_number("SELECT count(*) FROM signin_logs"), 1);
 }

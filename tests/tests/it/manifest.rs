@@ -127,7 +127,8 @@ fn a_component_reads_exactly_the_variables_it_is_given() {
         let source = std::fs::read_to_string(root().join(format!("components/{name}/src/lib.rs"))).unwrap();
         let (_, list) = source.split_once("settings: &[").unwrap_or_else(|| panic!("{name} names no settings"));
         let (list, _) = list.split_once(']').unwrap();
-        let read: BTreeSet<String> = list.split(',').map(|entry| entry.trim().trim_matches('"').to_owned()).filter(|entry| !entry.is_empty()).collect();
+        let read: BTreeSet<String> =
+            list.split(',').map(|entry| entry.trim().trim_matches('"').to_owned()).filter(|entry| !entry.is_empty()).collect();
         let given: BTreeSet<String> = component["variables"].as_table().unwrap().keys().cloned().collect();
         assert_eq!(read, given, "{name}: `settings` in its source and [component.{name}.variables]");
         let called = format!("name: \"{name}\"");

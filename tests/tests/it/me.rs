@@ -25,7 +25,12 @@ async fn credits_show_their_lots_and_what_expires_next() {
     world.db_write(gift, ("over", 8, e2e::now() - 1));
     let credits = ada.get(200, "/api/me/credits").await.json();
     assert_eq!(credits["balance"], 9, "what has expired does not count: {credits}");
-    let lots: Vec<_> = credits["lots"].as_array().unwrap().iter().map(|lot| (lot["id"].as_str().unwrap().to_owned(), lot["remaining"].as_i64().unwrap())).collect();
+    let lots: Vec<_> = credits["lots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lot| (lot["id"].as_str().unwrap().to_owned(), lot["remaining"].as_i64().unwrap()))
+        .collect();
     assert_eq!(lots[..2], [("soon".to_owned(), 2), ("late".to_owned(), 4)]);
     assert_eq!((credits["expires_next"]["id"].clone(), credits["expires_next"]["expires_at"].clone()), (json!("soon"), json!(soon)));
     // They are spent in that order.
@@ -46,7 +51,8 @@ async fn the_history_and_the_figures_tell_what_happened() {
     let order = ada.begin_purchase("credits-10").await;
     ada.pay(&order).await;
     let history = ada.get(200, "/api/me/credits/history").await.json()["history"].clone();
-    let told: Vec<_> = history.as_array().unwrap().iter().map(|row| (row["type"].as_str().unwrap(), row["amount"].as_i64().unwrap())).collect();
+    let told: Vec<_> =
+        history.as_array().unwrap().iter().map(|row| (row["type"].as_str().unwrap(), row["amount"].as_i64().unwrap())).collect();
     assert_eq!(told, [("purchase", 10), ("refund", 1), ("consumption", -1), ("consumption", -1), ("gift", 3)]);
     assert_eq!(history.as_array().unwrap().iter().map(|row| row["amount"].as_i64().unwrap()).sum::<i64>(), ada.credits().await);
     assert_eq!(ada.get(200, "/api/me/credits/history?limit=1&offset=1").await.json()["history"][0]["type"], "refund");
@@ -58,6 +64,9 @@ async fn the_history_and_the_figures_tell_what_happened() {
 async fn a_newcomers_figures_are_zero() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
-    assert_eq!(ada.get(200, "/api/me/stats").await.json(), json!({"total_tasks": 0, "completed_tasks": 0, "failed_tasks": 0, "credits_used": 0}));
+    assert_eq!(
+        ada.get(200, "/api/me/stats").await.json(),
+        json!({"total_tasks": 0, "completed_tasks": 0, "failed_tasks": 0, "credits_used": 0})
+    );
     assert_eq!(ada.get(200, "/api/me/credits").await.json()["expires_next"], Value::Null);
 }

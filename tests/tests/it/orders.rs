@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 async fn what_is_for_sale_is_open_to_everybody() {
     let world = World::new().await;
     let products = world.stranger().get(200, "/api/products").await.json()["products"].clone();
-    let told: Vec<_> = products.as_array().unwrap().iter().map(|p| (p["id"].as_str().unwrap(), p["credits"].as_i64().unwrap(), p["amount"].as_i64().unwrap())).collect();
+    let told: Vec<_> = products
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["id"].as_str().unwrap(), p["credits"].as_i64().unwrap(), p["amount"].as_i64().unwrap()))
+        .collect();
     assert_eq!(told, [("credits-10", 10, 499), ("credits-50", 50, 1999), ("credits-200", 200, 5999)]);
     assert!(products[0]["provider_product_id"].is_null());
 }
@@ -19,7 +24,10 @@ async fn an_order_leads_to_the_payment_providers_page() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     let order = ada.begin_purchase("credits-50").await;
-    assert_eq!((&order["status"], &order["product_id"], &order["credits"], &order["currency"]), (&json!("pending"), &json!("credits-50"), &json!(50), &json!("USD")));
+    assert_eq!(
+        (&order["status"], &order["product_id"], &order["credits"], &order["currency"]),
+        (&json!("pending"), &json!("credits-50"), &json!(50), &json!("USD"))
+    );
     assert!(order["payment_url"].as_str().unwrap().starts_with(&world.places().creem), "{order}");
     let [checkout] = &world.control().checkouts()[..] else { panic!("one checkout") };
     assert_eq!(checkout.request_id.as_deref(), order["id"].as_str());

@@ -89,7 +89,8 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         let answer = stranger.send(500, stranger.request(method, path)).await;
         answer.problem("internal");
         assert!(!String::from_utf8_lossy(&answer.body).contains("loopback-only"), "{answer}");
-        let line = world.events("request").into_iter().rfind(|line| line["component"] == name).unwrap_or_else(|| panic!("{name}{}", world.tail()));
+        let line =
+            world.events("request").into_iter().rfind(|line| line["component"] == name).unwrap_or_else(|| panic!("{name}{}", world.tail()));
         let cause = line["cause"].as_str().unwrap();
         assert!(cause.starts_with("variable ") && cause.contains("placeholder"), "{name}: {cause}");
         assert!(!cause.contains("loopback-only-"), "the value itself is not for the log: {cause}");

@@ -100,7 +100,8 @@ async fn from_a_form_with_two_photos_to_pictures_of_the_webp_with_the_kontext_mo
     let form = Form::new().part("file", part("portrait.jpg")).part("file", part("portrait.webp"));
     let uploads = grace.send(201, grace.request(Method::POST, "/api/uploads").multipart(form)).await.json()["uploads"].clone();
     let uploads = uploads.as_array().unwrap();
-    let told: Vec<_> = uploads.iter().map(|upload| (upload["original_name"].as_str().unwrap(), upload["content_type"].as_str().unwrap())).collect();
+    let told: Vec<_> =
+        uploads.iter().map(|upload| (upload["original_name"].as_str().unwrap(), upload["content_type"].as_str().unwrap())).collect();
     assert_eq!(told, [("portrait.jpg", "image/jpeg"), ("portrait.webp", "image/webp")]);
     whole_story(&world, &grace, "portrait.webp", uploads[1]["id"].as_str().unwrap(), "kontext").await;
 }

@@ -83,7 +83,9 @@ async fn an_order_that_is_wrong_is_told_what_is_wrong_and_costs_nothing() {
         assert_eq!(answer.wrong_fields(), [field], "{what}");
         assert_nothing_happened(&world, &ada, what).await;
     }
-    let raw = |content_type: &'static str, body: &'static str| ada.request(Method::POST, "/api/tasks").header("content-type", content_type).body(body);
+    let raw = |content_type: &'static str, body: &'static str| {
+        ada.request(Method::POST, "/api/tasks").header("content-type", content_type).body(body)
+    };
     ada.send(422, raw("application/json", "{\"upload_id\":")).await.problem("invalid_input");
     ada.send(422, raw("application/json", "")).await.problem("invalid_input");
     ada.send(415, raw("text/plain", "{}")).await.problem("unsupported_media_type");
@@ -110,7 +112,10 @@ async fn a_photo_that_has_expired_or_was_deleted_cannot_be_ordered_from() {
     assert_eq!(ada.post_json(422, "/api/tasks", &body).await.wrong_fields(), ["upload_id"]);
     let deleted = ada.upload("portrait.jpg").await["id"].as_str().unwrap().to_owned();
     ada.delete(204, &format!("/api/uploads/{deleted}")).await;
-    assert_eq!(ada.post_json(422, "/api/tasks", &json!({"upload_id": deleted, "hairstyles": ["bob-cut"]})).await.wrong_fields(), ["upload_id"]);
+    assert_eq!(
+        ada.post_json(422, "/api/tasks", &json!({"upload_id": deleted, "hairstyles": ["bob-cut"]})).await.wrong_fields(),
+        ["upload_id"]
+    );
     assert_nothing_happened(&world, &ada, "photos that are gone").await;
 }
 
@@ -299,7 +304,9 @@ async fn tasks_are_listed_newest_first_page_by_page() {
     for task in &tasks {
         ada.wait_completed(task).await;
     }
-    let numbers = |answer: Value| answer["tasks"].as_array().unwrap().iter().map(|task| task["task_no"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let numbers = |answer: Value| {
+        answer["tasks"].as_array().unwrap().iter().map(|task| task["task_no"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     let newest_first: Vec<_> = tasks.iter().rev().cloned().collect();
     assert_eq!(numbers(ada.get(200, "/api/tasks").await.json()), newest_first);
     assert_eq!(numbers(ada.get(200, "/api/tasks?limit=1&offset=1").await.json()), newest_first[1..2]);

@@ -125,7 +125,12 @@ async fn a_photo_is_what_its_bytes_say() {
 async fn the_name_of_a_file_is_kept_without_its_folders() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
-    let names = [("../../etc/passwd.jpg", "passwd.jpg"), ("C:\\photos\\me.jpg", "me.jpg"), ("发型 100%.jpg", "发型 100%.jpg"), ("a\tb.jpg", "ab.jpg")];
+    let names = [
+        ("../../etc/passwd.jpg", "passwd.jpg"),
+        ("C:\\photos\\me.jpg", "me.jpg"),
+        ("发型 100%.jpg", "发型 100%.jpg"),
+        ("a\tb.jpg", "ab.jpg"),
+    ];
     for (given, kept) in names {
         let form = Form::new().part("file", file(photos::read("portrait.jpg"), given));
         let upload = send_form(&ada, 201, form).await.json()["uploads"][0].clone();
@@ -159,7 +164,13 @@ async fn what_is_no_photo_is_refused_with_its_reason_and_nothing_is_stored() {
         ("nothing", 422, "invalid_input", "image/jpeg", vec![]),
         ("a text named .jpg", 415, "unsupported_media_type", "image/jpeg", b"I am not a photo, whatever I am called.".to_vec()),
         ("a HEIC photo", 415, "unsupported_media_type", "image/heic", HEIC.to_vec()),
-        ("a drawing with a script", 415, "unsupported_media_type", "image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>".to_vec()),
+        (
+            "a drawing with a script",
+            415,
+            "unsupported_media_type",
+            "image/svg+xml",
+            b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>".to_vec(),
+        ),
         ("a photo cut off in its header", 422, "invalid_input", "image/jpeg", photos::read("portrait.jpg")[..20].to_vec()),
         ("a photo too small to show a face", 422, "invalid_input", "image/png", tiny),
         ("a photo sent as text", 415, "unsupported_media_type", "text/plain", photos::read("portrait.jpg")),
@@ -214,7 +225,8 @@ async fn a_form_holds_one_to_four_files_and_nothing_else() {
     assert_eq!(ada.send(422, request).await.wrong_fields(), ["file"]);
     let request = ada.request(Method::POST, "/api/uploads").header("content-type", "multipart/form-data").body("--x--\r\n");
     ada.send(422, request).await.problem("invalid_input");
-    let request = ada.request(Method::POST, "/api/uploads").header("content-type", "multipart/form-data; boundary=x").body("no boundary in sight");
+    let request =
+        ada.request(Method::POST, "/api/uploads").header("content-type", "multipart/form-data; boundary=x").body("no boundary in sight");
     ada.send(422, request).await.problem("invalid_input");
     // All or none: a good photo beside a bad one is not kept.
     let mixed = Form::new().part("file", jpeg()).part("file", file(b"text".to_vec(), "b.jpg"));
@@ -353,7 +365,9 @@ async fn a_list_is_asked_for_in_numbers() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     for list in ["/api/uploads", "/api/tasks", "/api/orders", "/api/me/credits/history"] {
-        for (query, field) in [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("offset=-1", "offset"), ("offset=1.5", "offset")] {
+        for (query, field) in
+            [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("offset=-1", "offset"), ("offset=1.5", "offset")]
+        {
             assert_eq!(ada.get(422, &format!("{list}?{query}")).await.wrong_fields(), [field], "{list}?{query}");
         }
         ada.get(200, &format!("{list}?limit=100&offset=0")).await;

@@ -116,7 +116,11 @@ async fn money_that_settles_nothing_is_not_filed_as_done() {
     let checkout = world.control().checkouts()[0].checkout_id.clone();
     world.control().pay(&checkout).await.unwrap();
     let filed = world.sql_text("SELECT status FROM payment_events");
-    assert!(ada.credits().await == 13 || filed == "received", "paid, no credits, and the event is {filed}: nobody will ever look{}", world.tail());
+    assert!(
+        ada.credits().await == 13 || filed == "received",
+        "paid, no credits, and the event is {filed}: nobody will ever look{}",
+        world.tail()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +130,15 @@ async fn without_its_signature_an_event_is_nothing() {
     let of = |secret: &str, body: &str| sandbox::signature::creem_webhook(secret, body.as_bytes());
     let secret = Credentials::default().creem_webhook_secret;
     let right = of(&secret, &body);
-    for signature in [None, Some(""), Some("abc"), Some("zz"), Some(of("not-the-secret", &body).as_str()), Some(&right[..62]), Some(of(&secret, "{}").as_str())] {
+    for signature in [
+        None,
+        Some(""),
+        Some("abc"),
+        Some("zz"),
+        Some(of("not-the-secret", &body).as_str()),
+        Some(&right[..62]),
+        Some(of(&secret, "{}").as_str()),
+    ] {
         let answer = send(&world, 401, body.clone(), signature).await;
         answer.problem("invalid_signature");
         assert_eq!(answer.calls(), e2e::Calls::default());

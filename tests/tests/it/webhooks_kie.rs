@@ -1,7 +1,7 @@
 //! `POST /webhooks/kie/{task_id}`: callbacks of the AI provider, and what finishes a task when none comes.
 
-use e2e::kie::Callback;
 use e2e::World;
+use e2e::kie::Callback;
 use futures::future::join_all;
 use sandbox::{Fault, ServedResult, Service};
 use serde_json::json;
@@ -418,7 +418,8 @@ async fn a_bucket_that_is_down_delays_a_picture_but_does_not_lose_it() {
 async fn a_callback_that_is_no_callback_is_refused() {
     let world = World::new().await;
     let sender = world.stranger();
-    let request = |body: Vec<u8>| sender.request(http::Method::POST, "/webhooks/kie/any").header("content-type", "application/json").body(body);
+    let request =
+        |body: Vec<u8>| sender.request(http::Method::POST, "/webhooks/kie/any").header("content-type", "application/json").body(body);
     sender.send(401, request(b"not json".to_vec())).await.problem("invalid_signature");
     sender.send(413, request(vec![b' '; 300 * 1024])).await.problem("payload_too_large");
 }

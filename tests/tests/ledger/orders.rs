@@ -39,11 +39,13 @@ fn a_key_grants_once() {
     assert!(books.gift("welcome-back", 5, None).unwrap_err().starts_with("UNIQUE constraint failed: credit_records."));
     let under_another_id = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) VALUES ('x', 'ada', 5, 'gift', 'admin', 'welcome-back')";
     books.refuses("UNIQUE constraint failed: credit_records.entity_type, credit_records.entity_id", under_another_id);
-    let for_signing_up = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) VALUES ('x', 'ada', 3, 'gift', 'signup', 'ada')";
+    let for_signing_up =
+        "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) VALUES ('x', 'ada', 3, 'gift', 'signup', 'ada')";
     books.refuses("UNIQUE constraint failed: credit_records.entity_type, credit_records.entity_id", for_signing_up);
     books.order("o", 10, None).unwrap();
     books.pay("o");
-    let for_the_order = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) VALUES ('x', 'ada', 10, 'purchase', 'order', 'o')";
+    let for_the_order =
+        "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) VALUES ('x', 'ada', 10, 'purchase', 'order', 'o')";
     books.refuses("UNIQUE constraint failed: credit_records.entity_type, credit_records.entity_id", for_the_order);
     assert!(books.everything().len() > before.len());
     books.assert_invariants();
@@ -58,7 +60,10 @@ fn the_terms_of_an_order_stay_what_they_were() {
         books.refuses("order_terms_are_fixed", &format!("UPDATE orders SET {change} WHERE id = 'o'"));
     }
     books.refuses("ledger_is_append_only", "DELETE FROM orders WHERE id = 'o'");
-    books.refuses("order_starts_pending", "INSERT INTO orders (id, user_id, amount, credits, status) VALUES ('p', 'ada', 0, 1000000, 'paid')");
+    books.refuses(
+        "order_starts_pending",
+        "INSERT INTO orders (id, user_id, amount, credits, status) VALUES ('p', 'ada', 0, 1000000, 'paid')",
+    );
 }
 
 #[test]

@@ -84,7 +84,9 @@ fn a_portion_comes_from_a_lot_of_the_same_person() {
     let books = Books::of_ada(3);
     books.sign_up("bob", 3).unwrap();
     let portion = |user: &str, amount: i64, lot: &str| {
-        format!("INSERT INTO credit_consumptions (id, user_id, amount, from_record_id, entity_type, entity_id) VALUES ('x', '{user}', {amount}, '{lot}', 'task', 't')")
+        format!(
+            "INSERT INTO credit_consumptions (id, user_id, amount, from_record_id, entity_type, entity_id) VALUES ('x', '{user}', {amount}, '{lot}', 'task', 't')"
+        )
     };
     books.refuses("record_does_not_fit_its_lot", &portion("bob", 1, "signup:ada"));
     books.refuses("lot_never_overdrawn", &portion("ada", 4, "signup:ada"));
@@ -107,7 +109,9 @@ fn somebody_whose_money_has_moved_cannot_be_deleted() {
 fn an_address_and_an_identity_belong_to_one_person() {
     let books = Books::of_ada(3);
     let sign_up = |id: &str, email: &str, openid: &str| {
-        format!("INSERT INTO sign_ups (user_id, email, name, credits, provider, openid, created_at) VALUES ('{id}', '{email}', 'x', 3, 'google', '{openid}', 1)")
+        format!(
+            "INSERT INTO sign_ups (user_id, email, name, credits, provider, openid, created_at) VALUES ('{id}', '{email}', 'x', 3, 'google', '{openid}', 1)"
+        )
     };
     books.refuses("UNIQUE constraint failed: users.email", &sign_up("eve", "ada@example.com", "other"));
     // The user is not made either: both or neither.

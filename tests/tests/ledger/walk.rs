@@ -8,18 +8,37 @@ use crate::books::{Books, GRACE};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Gift { amount: i64, lasts: Option<i64> },
+    Gift {
+        amount: i64,
+        lasts: Option<i64>,
+    },
     /// The same key once more.
     GiftAgain,
-    Spend { price: i64 },
-    SpendSeveral { tasks: usize },
+    Spend {
+        price: i64,
+    },
+    SpendSeveral {
+        tasks: usize,
+    },
     /// Something happens to one of the tasks so far.
-    Move { which: usize, to: &'static str },
-    Order { credits: i64, lasts: Option<i64> },
+    Move {
+        which: usize,
+        to: &'static str,
+    },
+    Order {
+        credits: i64,
+        lasts: Option<i64>,
+    },
     /// Webhook and return page: one of the orders so far is paid twice.
-    PayTwice { which: usize },
-    Cancel { which: usize },
-    Clock { seconds: i64 },
+    PayTwice {
+        which: usize,
+    },
+    Cancel {
+        which: usize,
+    },
+    Clock {
+        seconds: i64,
+    },
     /// What the sweep does about balances whose lots have expired.
     Sweep,
 }
@@ -41,14 +60,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A lot, by its expiry (or the end of time) and its order of arrival.
+type Lot = (i64, u32);
+
+/// What a task was charged: so much from each of these lots.
+type Portions = Vec<(Lot, i64)>;
+
 /// The rules of money in the plainest words: lots that are spent soonest-expiring first, then oldest.
 #[derive(Default)]
 struct Model {
     /// (expiry or the end of time, order of arrival) -> what is left.
-    lots: BTreeMap<(i64, u32), i64>,
+    lots: BTreeMap<Lot, i64>,
     arrivals: u32,
     /// Status, and the portions it was charged: (lot, amount).
-    tasks: Vec<(&'static str, Vec<((i64, u32), i64)>)>,
+    tasks: Vec<(&'static str, Portions)>,
     /// Status, credits, how long they last.
     orders: Vec<(&'static str, i64, Option<i64>)>,
 }
