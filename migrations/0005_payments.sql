@@ -144,12 +144,15 @@ BEGIN
     WHERE id = NEW.product_id AND kind = 'plan' AND NOT EXISTS (
         SELECT 1 FROM subscriptions WHERE id = NEW.id OR third_party_subscription_id = NEW.provider_subscription_id
     );
-    UPDATE orders SET status = 'completed', paid_at = NEW.updated_at, looks = 0, next_look_at = NEW.updated_at + 3600 WHERE id = NEW.id;
+    UPDATE orders SET status = 'completed', paid_at = NEW.updated_at, looks = 0, next_look_at = (
+        -- A plan's payments are watched by its subscription.
+        SELECT NEW.updated_at + 3600 WHERE NOT EXISTS (SELECT 1 FROM products WHERE id = NEW.product_id AND kind = 'plan')
+    ) WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER orders_file_their_event AFTER UPDATE OF event_id ON orders WHEN NEW.event_id IS NOT NULL
 BEGIN
-    UPDATE payment_events SET status = 'done', outcome = 'applied', processed_at = NEW.updated_at
+    UPDATE payment_events SET status = 'done', outcome = 'applied', processed_at = max(NEW.updated_at, received_at)
     WHERE id = NEW.event_id AND status = 'received';
 END;
 
@@ -383,7 +386,7 @@ BEGIN
         provider_updated_at = NEW.provider_updated_at,
         status = iif(status = 'cancelled', status, CASE NEW.provider_status WHEN 'canceled' THEN 'cancelled' WHEN 'expired' THEN 'expired' ELSE 'active' END),
         expires_at = coalesce(NEW.period_end, expires_at),
-        next_billing_at = NEW.next_billing_at,
+        next_billing_at = iif(NEW.provider_status IN ('active', 'trialing', 'past_due', 'unpaid'), NEW.next_billing_at, NULL),
         cancelled_at = iif(NEW.provider_status = 'canceled', coalesce(NEW.cancelled_at, cancelled_at, NEW.at), NULL),
         updated_at = NEW.at
     WHERE third_party_subscription_id = NEW.third_party_subscription_id AND provider_updated_at <= NEW.provider_updated_at
@@ -413,8 +416,8 @@ BEGIN
       AND EXISTS (SELECT 1 FROM subscriptions WHERE third_party_subscription_id = NEW.third_party_subscription_id);
 END;
 
--- What the provider says has gone back of a payment: `refunded_amount` in all, `disputed` 1 (open or lost), 0 (over, and won) or NULL
--- (nothing is said of it). `provider_order_id` and `checkout_id` find a pack's order that was never told its transaction.
+-- What the provider says has gone back of a payment: `refunded_amount` in all, `disputed` 1 (open or lost), 0 (none, so one that was
+-- open for a day at least is won: until then the provider may not show it yet) or NULL (nothing is said of it). `provider_order_id` and `checkout_id` find a pack's order that was never told its transaction.
 CREATE VIEW money_back AS
 SELECT transaction_id, payment_id AS provider_order_id, checkout_id, refunded_amount, NULL AS disputed,
        '' AS refund_id, 0 AS refund_amount, '' AS refund_status, event_id, updated_at AS at
@@ -430,7 +433,9 @@ BEGIN
     UPDATE orders SET
         refunded_amount = max(refunded_amount, coalesce(NEW.refunded_amount, 0), coalesce((
             SELECT sum(amount) FROM refunds WHERE transaction_id = NEW.transaction_id AND status = 'succeeded'), 0)),
-        disputed_at = CASE NEW.disputed WHEN 1 THEN coalesce(disputed_at, NEW.at) WHEN 0 THEN NULL ELSE disputed_at END,
+        disputed_at = CASE NEW.disputed
+            WHEN 1 THEN coalesce(disputed_at, NEW.at) WHEN 0 THEN iif(disputed_at > NEW.at - 86400, disputed_at, NULL) ELSE disputed_at
+        END,
         updated_at = NEW.at,
         event_id = coalesce(NEW.event_id, event_id)
     WHERE status IN ('completed', 'refunding', 'refunded') AND (
@@ -442,7 +447,9 @@ BEGIN
     UPDATE subscription_periods SET
         refunded_amount = max(refunded_amount, coalesce(NEW.refunded_amount, 0), coalesce((
             SELECT sum(amount) FROM refunds WHERE transaction_id = NEW.transaction_id AND status = 'succeeded'), 0)),
-        disputed_at = CASE NEW.disputed WHEN 1 THEN coalesce(disputed_at, NEW.at) WHEN 0 THEN NULL ELSE disputed_at END,
+        disputed_at = CASE NEW.disputed
+            WHEN 1 THEN coalesce(disputed_at, NEW.at) WHEN 0 THEN iif(disputed_at > NEW.at - 86400, disputed_at, NULL) ELSE disputed_at
+        END,
         updated_at = NEW.at
     WHERE id = NEW.transaction_id;
 

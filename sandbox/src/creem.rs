@@ -235,6 +235,10 @@ pub enum PaymentEvent {
     },
     /// `dispute.created`.
     Dispute,
+    /// The dispute ends in the seller's favour. No event tells of it: the payment is just `paid` again.
+    DisputeWon,
+    /// The dispute ends in the buyer's favour; no event either.
+    DisputeLost,
     /// Every event about it is sent again, with its old id.
     Resend,
 }
@@ -844,6 +848,10 @@ fn happen(world: &World, books: &mut Books, checkout: &Checkout, id: &str, what:
             vec![refund(books, checkout, id, amount, status)?]
         }
         PaymentEvent::Dispute => vec![dispute(books, checkout, id)?],
+        PaymentEvent::DisputeWon | PaymentEvent::DisputeLost => {
+            end_dispute(books, checkout, id, what == PaymentEvent::DisputeWon)?;
+            Vec::new()
+        }
         change => vec![change_subscription(world, books, checkout, change)?],
     };
     books.events.extend(events.iter().cloned());
@@ -964,6 +972,20 @@ fn dispute(books: &mut Books, checkout: &Checkout, id: &str) -> Result<Value, Fi
     });
     add_context(books, checkout, &payment, &mut object, false);
     Ok(event("dispute.created", object))
+}
+
+fn end_dispute(books: &mut Books, checkout: &Checkout, id: &str, won: bool) -> Result<(), FireError> {
+    let payment = payment_of(books, checkout, id)?;
+    if payment.status != "chargeback" {
+        return Err(FireError::Refused(format!("the payment is {}, not disputed", payment.status)));
+    }
+    payment.status = match (won, payment.refunded) {
+        (false, _) => "chargedBack",
+        (true, 0) => "paid",
+        (true, refunded) if refunded < payment.amount + payment.tax => "partialRefund",
+        (true, _) => "refunded",
+    };
+    Ok(())
 }
 
 /// What a refund or a dispute is about. A dispute's checkout comes without request id and metadata, as documented.

@@ -255,11 +255,15 @@ impl World {
         person
     }
 
-    /// Calls the sweep as a scheduler does and answers its report.
+    /// Calls both sweeps as a scheduler does and answers their reports in one.
     pub async fn sweep(&self) -> Value {
         let stranger = self.stranger();
-        let request = stranger.request(Method::POST, "/internal/cleanup").bearer_auth(CRON_SECRET);
-        stranger.send(200, request).await.json()
+        let mut report = json!({});
+        for path in ["/internal/cleanup", "/internal/reconcile"] {
+            let answer = stranger.send(200, stranger.request(Method::POST, path).bearer_auth(CRON_SECRET)).await.json();
+            report.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+        }
+        report
     }
 
     /// Everything the app has logged.
@@ -356,6 +360,13 @@ impl World {
         self.db_write("UPDATE ai_tasks SET next_attempt_at = 0, claimed_until = 0 WHERE status IN ('pending', 'processing')", []);
     }
 
+    /// Lets the time come for every order, subscription and open event to be looked at again.
+    pub fn db_payments_are_due(&self) {
+        self.db_write("UPDATE orders SET next_look_at = 0 WHERE next_look_at IS NOT NULL", []);
+        self.db_write("UPDATE subscriptions SET next_look_at = 0 WHERE next_look_at IS NOT NULL", []);
+        self.db_write("UPDATE payment_events SET next_attempt_at = 0 WHERE status = 'received'", []);
+    }
+
     /// Takes credits from somebody until this many are left.
     pub fn db_leave_credits(&self, user: &str, left: i64) {
         let upload = json!({"hairstyle": "bob-cut", "model": "4o", "prompt": "", "upload_id": "", "upload_key": "", "upload_url": "", "width": 1, "height": 1});
@@ -374,7 +385,8 @@ impl World {
              UNION ALL SELECT 'I3', id FROM ai_tasks WHERE coalesce((SELECT sum(amount) FROM credit_consumptions WHERE entity_id = ai_tasks.id), 0) \
                  <> iif(status = 'failed', 0, price) \
              UNION ALL SELECT 'I4', id FROM orders WHERE (SELECT count(*) FROM credit_records WHERE entity_type = 'order' AND entity_id = orders.id \
-                 AND amount = orders.credits AND lot_id IS NULL) <> (status NOT IN ('pending', 'cancelled', 'expired'))",
+                 AND amount = orders.credits AND lot_id IS NULL) <> (status NOT IN ('pending', 'cancelled', 'expired') \
+                 AND product_id NOT IN (SELECT id FROM products WHERE kind = 'plan'))",
         );
         assert!(wrong.is_empty(), "the books do not balance: {wrong:?}{}", self.tail());
     }

@@ -7,6 +7,8 @@ mod arrows;
 mod lots;
 #[path = "ledger/orders.rs"]
 mod orders;
+#[path = "ledger/plans.rs"]
+mod plans;
 #[path = "ledger/refusals.rs"]
 mod refusals;
 #[path = "ledger/tasks.rs"]
@@ -181,7 +183,7 @@ mod books {
             );
             none(
                 "I4: orders without exactly the grant they should have",
-                "SELECT id FROM orders o WHERE (status NOT IN ('pending', 'cancelled', 'expired')) <> \
+                "SELECT id FROM orders o WHERE product_id NOT IN (SELECT id FROM products WHERE kind = 'plan') AND (status NOT IN ('pending', 'cancelled', 'expired')) <> \
                  (SELECT count(*) FROM credit_records WHERE entity_type = 'order' AND entity_id = o.id AND lot_id IS NULL AND amount = o.credits)",
             );
         }

@@ -4,13 +4,11 @@
 //! leaves the rest for the next call. One step failing does not keep the others from running.
 
 use clock::now;
-use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, StatusCode};
 use problem::{Code, Problem};
 use serde::Serialize;
 use serde_json::{Value, json};
 use service::{Call, Reply, Request, Service, reply};
-use sha2::Sha256;
 use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
 
@@ -41,11 +39,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     if call.method != Method::POST {
         return Err(Problem::method_not_allowed("POST"));
     }
-    let secret = call.settings.text("cron_secret")?;
-    let given = call.bearer().unwrap_or_default();
-    if secret.is_empty() || !same(secret, given) {
-        return Err(Problem::new(Code::Unauthenticated, "The sweep is called with the cron secret."));
-    }
+    session::require_scheduler(&call)?;
     sweep(&call).await
 }
 
@@ -105,14 +99,4 @@ fn told<T: Serialize>(step: &str, result: Result<T, Problem>) -> Value {
             json!({"error": problem.code})
         }
     }
-}
-
-/// Compares in constant time, whatever the lengths: both sides go through an HMAC first.
-fn same(left: &str, right: &str) -> bool {
-    let mac = |text: &str| {
-        let mut mac = Hmac::<Sha256>::new_from_slice(b"cron secret").expect("HMAC takes a key of any length");
-        mac.update(text.as_bytes());
-        mac
-    };
-    mac(left).verify(&mac(right).finalize().into_bytes()).is_ok()
 }

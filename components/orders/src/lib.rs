@@ -1,7 +1,7 @@
-//! Buying credits: what is for sale, the order and its checkout, and the way back from paying.
+//! Buying credits: what is for sale, the order and its checkout, the way back from paying, and the plan one has.
 
 use http::{Method, StatusCode};
-use order::{Opened, Order};
+use order::{Opened, Opening, Order, reconcile, subscription};
 use payment::{Creem, Purchase};
 use problem::{Code, Problem};
 use serde::Deserialize;
@@ -25,9 +25,12 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["api", "orders"], &Method::GET | &Method::HEAD) => list(&call).await,
         (["api", "orders", id], &Method::GET | &Method::HEAD) => show(&call, id).await,
         (["callback", "payment"], &Method::GET) => back(&call).await,
+        (["api", "subscription"], &Method::GET | &Method::HEAD) => plan(&call).await,
+        (["api", "subscription", "cancel"], &Method::POST) => cancel_plan(&call).await,
         (["api", "orders"], _) => Err(Problem::method_not_allowed("GET, HEAD, POST")),
-        (["api", "products"] | ["api", "orders", _], _) => Err(Problem::method_not_allowed("GET, HEAD")),
+        (["api", "products" | "subscription"] | ["api", "orders", _], _) => Err(Problem::method_not_allowed("GET, HEAD")),
         (["callback", "payment"], _) => Err(Problem::method_not_allowed("GET")),
+        (["api", "subscription", "cancel"], _) => Err(Problem::method_not_allowed("POST")),
         _ => Err(Problem::not_found("address")),
     }
 }
@@ -42,8 +45,11 @@ struct Input {
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
     let input: Input = call.json().await?;
-    let opened = order::open(&caller.user_id, &input.product_id, clock::now()).await?;
-    let opened = opened.ok_or_else(|| Problem::invalid("product_id", "There is no such product; see /api/products."))?;
+    let opened = match order::open(&caller.user_id, &input.product_id, clock::now()).await? {
+        Opening::Opened(opened) => opened,
+        Opening::NoProduct => return Err(Problem::invalid("product_id", "There is no such product; see /api/products.")),
+        Opening::HasPlan => return Err(Problem::new(Code::Conflict, "You have a plan already; see /api/subscription.")),
+    };
     let order = match check_out(&call, &caller.user_id, &opened).await {
         Ok(order) => order,
         Err(problem) => {
@@ -102,14 +108,15 @@ async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
 async fn back(call: &Call) -> Result<Reply, Problem> {
     let id = call.query("checkout_id").filter(|id| !id.is_empty() && id.len() <= 100);
     let id = id.ok_or_else(|| Problem::invalid("checkout_id", "The payment provider's reference is missing."))?;
-    let checkout = match Creem::from_settings(&call.settings)?.checkout(id).await {
+    let creem = Creem::from_settings(&call.settings)?;
+    let checkout = match creem.checkout(id).await {
         Ok(checkout) => checkout,
         Err(payment::Error::Refused { status, .. }) if status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST => {
             return Err(Problem::not_found("checkout"));
         }
         Err(error) => return Err(error.into()),
     };
-    let settled = order::settle(&checkout, clock::now()).await?;
+    let settled = reconcile::follow(&creem, &checkout, clock::now()).await?;
     eprintln!(
         "{}",
         json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")})
@@ -120,4 +127,30 @@ async fn back(call: &Call) -> Result<Reply, Problem> {
         }
         _ => Err(Problem::not_found("order")),
     }
+}
+
+/// GET /api/subscription: null for somebody who never had a plan.
+async fn plan(call: &Call) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    plan_of(&caller.user_id).await
+}
+
+async fn plan_of(user_id: &str) -> Result<Reply, Problem> {
+    reply::ok(&json!({"subscription": subscription::of_user(user_id).await?}))
+}
+
+/// POST /api/subscription/cancel: no further payment; what is paid stays.
+async fn cancel_plan(call: &Call) -> Result<Reply, Problem> {
+    let caller = session::require(call).await?;
+    let plan = subscription::of_user(&caller.user_id).await?.filter(|plan| plan.status == "active");
+    let plan = plan.ok_or_else(|| Problem::not_found("active plan"))?;
+    if !plan.ends_with_period {
+        let provider_id = plan.provider_id.as_deref().ok_or_else(|| {
+            Problem::new(Code::Conflict, "The payment provider has not confirmed this plan yet. Try again in a minute.").retry_after(60)
+        })?;
+        let news = Creem::from_settings(&call.settings)?.cancel_subscription(provider_id).await?;
+        let news = payment::Subscription { last_transaction: None, ..news };
+        subscription::apply(&news, None, None, clock::now()).await?;
+    }
+    plan_of(&caller.user_id).await
 }

@@ -98,8 +98,13 @@ fn build(method: Method, url: &str, body: BoxBody, length: u64) -> Result<Reques
 /// percent-encoded.
 #[must_use]
 pub fn form(pairs: &[(&str, &str)]) -> String {
-    let encode = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
-    pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
+    pairs.iter().map(|(name, value)| format!("{}={}", segment(name), segment(value))).collect::<Vec<_>>().join("&")
+}
+
+/// A text as one segment of a path.
+#[must_use]
+pub fn segment(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -1,52 +1,23 @@
 //! The payment provider: creem.io.
 //!
 //! Its webhooks are signed over the raw body with no timestamp, so a captured one verifies for ever; what makes a replay
-//! harmless is that settling an order is idempotent. All amounts are in cents.
+//! harmless is that whatever it tells is applied idempotently. All amounts are in cents.
 
 use std::time::Duration;
 
 use config::Settings;
-use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use problem::{Code, Problem};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::Sha256;
+
+mod entities;
+mod event;
+
+pub use entities::{Checkout, Dispute, Refund, Subscription, Transaction};
+pub use event::Event;
 
 /// How long creem may take to answer.
 const LIMIT: Duration = Duration::from_secs(15);
-
-/// A checkout as far as we need it.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Checkout {
-    /// `ch_...`
-    pub id: String,
-    /// `pending`, `processing`, `completed`, `expired`; others may come.
-    pub status: String,
-    /// Our order's id, as we gave it.
-    pub request_id: Option<String>,
-    /// Where the buyer pays.
-    pub checkout_url: Option<String>,
-    pub order: Option<Value>,
-    /// An id or a whole object.
-    pub product: Option<Value>,
-}
-
-impl Checkout {
-    /// creem's order (`ord_...`), once it is paid. `id` or object: only an object can say that it is paid.
-    #[must_use]
-    pub fn paid_order(&self) -> Option<&str> {
-        let order = self.order.as_ref()?;
-        (order["status"] == "paid").then(|| order["id"].as_str()).flatten()
-    }
-
-    /// creem's product id, in either form.
-    #[must_use]
-    pub fn product_id(&self) -> Option<&str> {
-        let product = self.product.as_ref()?;
-        product.as_str().or_else(|| product["id"].as_str())
-    }
-}
 
 /// creem did not do what was asked. `Display` is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +44,16 @@ pub struct Purchase<'a> {
     pub email: &'a str,
     pub success_url: &'a str,
 }
+
+/// Whose payments.
+#[derive(Clone, Copy, Debug)]
+pub enum Of<'a> {
+    Order(&'a str),
+    Customer(&'a str),
+}
+
+/// Pages of a hundred payments that are read of one customer.
+const MOST_PAGES: usize = 10;
 
 /// An account at creem.
 pub struct Creem<'a> {
@@ -104,7 +85,7 @@ impl<'a> Creem<'a> {
             "metadata": {"order_id": purchase.order_id, "user_id": purchase.user_id},
         });
         let url = format!("{}/v1/checkouts", self.base_url);
-        self.exchange(outbound::full(Method::POST, &url, "application/json", body.to_string())?).await
+        read(self.exchange(outbound::full(Method::POST, &url, "application/json", body.to_string())?).await?, Checkout::read)
     }
 
     /// Asks how a checkout stands.
@@ -113,10 +94,50 @@ impl<'a> Creem<'a> {
     /// See [`Error`].
     pub async fn checkout(&self, id: &str) -> Result<Checkout, Error> {
         let url = format!("{}/v1/checkouts?{}", self.base_url, outbound::form(&[("checkout_id", id)]));
-        self.exchange(outbound::empty(Method::GET, &url)?).await
+        read(self.exchange(outbound::empty(Method::GET, &url)?).await?, Checkout::read)
     }
 
-    async fn exchange(&self, mut request: outbound::Request) -> Result<Checkout, Error> {
+    /// Asks how a subscription stands.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn subscription(&self, id: &str) -> Result<Subscription, Error> {
+        let url = format!("{}/v1/subscriptions?{}", self.base_url, outbound::form(&[("subscription_id", id)]));
+        read(self.exchange(outbound::empty(Method::GET, &url)?).await?, Subscription::read)
+    }
+
+    /// Lets a subscription end with the period that is paid.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cancel_subscription(&self, id: &str) -> Result<Subscription, Error> {
+        let url = format!("{}/v1/subscriptions/{}/cancel", self.base_url, outbound::segment(id));
+        let body = json!({"mode": "scheduled", "onExecute": "cancel"});
+        read(self.exchange(outbound::full(Method::POST, &url, "application/json", body.to_string())?).await?, Subscription::read)
+    }
+
+    /// All payments of an order (`ord_...`), or of a customer (`cust_...`) whatever for.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn transactions(&self, of: Of<'_>) -> Result<Vec<Transaction>, Error> {
+        let (name, id) = match of {
+            Of::Order(id) => ("order_id", id),
+            Of::Customer(id) => ("customer_id", id),
+        };
+        let mut transactions = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let query = outbound::form(&[(name, id), ("page_number", &page.to_string()), ("page_size", "100")]);
+            let answer = self.exchange(outbound::empty(Method::GET, &format!("{}/v1/transactions/search?{query}", self.base_url))?).await?;
+            transactions.extend(answer["items"].as_array().into_iter().flatten().filter_map(Transaction::read));
+            if answer["pagination"]["next_page"].is_null() {
+                break;
+            }
+        }
+        Ok(transactions)
+    }
+
+    async fn exchange(&self, mut request: outbound::Request) -> Result<Value, Error> {
         let mut key = HeaderValue::from_str(self.api_key).map_err(|error| outbound::Failure::NotSent(error.to_string()))?;
         key.set_sensitive(true);
         request.headers_mut().insert("x-api-key", key);
@@ -126,8 +147,12 @@ impl<'a> Creem<'a> {
             let message = answer["message"][0].as_str().or_else(|| answer["message"].as_str()).unwrap_or("no message");
             return Err(Error::Refused { status, message: message.chars().take(200).collect() });
         }
-        serde_json::from_value(answer).map_err(|error| outbound::Failure::Unexpected(error.to_string()).into())
+        Ok(answer)
     }
+}
+
+fn read<T>(answer: Value, reader: impl FnOnce(&Value) -> Option<T>) -> Result<T, Error> {
+    reader(&answer).ok_or_else(|| outbound::Failure::Unexpected("an entity without its id".into()).into())
 }
 
 /// Whether a checkout page is creem's own (or, on this machine, the sandbox's): people are sent there.
@@ -140,68 +165,9 @@ pub fn is_checkout_page(base_url: &str, page: &str) -> bool {
     is_creem || (page.scheme() == base.scheme() && base.authority() == Some(authority))
 }
 
-/// A webhook that creem really sent.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Event {
-    /// `evt_...`, the same for every delivery.
-    pub id: String,
-    #[serde(rename = "eventType")]
-    pub kind: String,
-    pub object: Value,
-}
-
-impl Event {
-    /// Verifies and reads a webhook.
-    ///
-    /// # Errors
-    /// `invalid_signature` unless `creem-signature` is the hex HMAC-SHA256 of the raw body (an empty `secret` accepts nothing);
-    /// `invalid_input` for a signed body that is no event.
-    pub fn verify(secret: &str, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        let refuse = |why: &str| Problem::new(Code::InvalidSignature, "The signature does not fit this webhook.").because(why);
-        if secret.is_empty() {
-            return Err(refuse("variable creem_webhook_secret is empty"));
-        }
-        let given = headers.get("creem-signature").and_then(|value| value.to_str().ok()).ok_or_else(|| refuse("no signature"))?;
-        let given = given.trim().strip_prefix("sha256=").unwrap_or(given.trim());
-        let given = from_hex(given).ok_or_else(|| refuse("the signature is no hex"))?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
-        mac.update(body);
-        mac.verify_slice(&given).map_err(|_| refuse("wrong signature"))?;
-        serde_json::from_slice(body).map_err(|error| Problem::invalid("body", "The event cannot be read.").because(error))
-    }
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn signed(signature: &'static str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert("creem-signature", HeaderValue::from_static(signature));
-        headers
-    }
-
-    #[test]
-    fn the_published_vector_passes_and_nothing_near_it() {
-        const BODY: &[u8] = br#"{"id":"evt_1"}"#;
-        const SIGNATURE: &str = "89e206126a114e8f1fceb7a8183a9e23ed01aac274e207680ea65a015e8f120f";
-        let code = |secret: &str, headers: &HeaderMap, body: &[u8]| Event::verify(secret, headers, body).expect_err("no event").code;
-        // Genuine, but no event: the signature was accepted.
-        assert_eq!(code("whsec-test", &signed(SIGNATURE), BODY), Code::InvalidInput);
-        assert_eq!(code("whsec-test", &signed(SIGNATURE), br#"{"id":"evt_2"}"#), Code::InvalidSignature);
-        assert_eq!(code("whsec-other", &signed(SIGNATURE), BODY), Code::InvalidSignature);
-        assert_eq!(code("", &signed(SIGNATURE), BODY), Code::InvalidSignature);
-        assert_eq!(code("whsec-test", &signed("89e2"), BODY), Code::InvalidSignature);
-        assert_eq!(code("whsec-test", &signed("zz"), BODY), Code::InvalidSignature);
-        assert_eq!(code("whsec-test", &HeaderMap::new(), BODY), Code::InvalidSignature);
-    }
 
     #[test]
     fn people_are_sent_to_the_providers_own_pages_only() {
@@ -211,16 +177,5 @@ mod tests {
         for page in ["http://checkout.creem.io/ch_1", "https://creem.io.evil.test/", "javascript:alert(1)", "https://evilcreem.io/"] {
             assert!(!is_checkout_page(base, page), "{page}");
         }
-    }
-
-    #[test]
-    fn ids_come_plain_or_inside_an_object() {
-        let checkout = |product: Value, order: Value| -> Checkout {
-            serde_json::from_value(json!({"id": "ch_1", "status": "completed", "product": product, "order": order})).expect("a checkout")
-        };
-        let plain = checkout(json!("prod_1"), json!("ord_1"));
-        assert_eq!((plain.product_id(), plain.paid_order()), (Some("prod_1"), None));
-        let whole = checkout(json!({"id": "prod_1"}), json!({"id": "ord_1", "status": "paid"}));
-        assert_eq!((whole.product_id(), whole.paid_order()), (Some("prod_1"), Some("ord_1")));
     }
 }

@@ -13,6 +13,7 @@ use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use service::Call;
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 /// The cookie's name, given by the system this one replaces.
 pub const COOKIE: &str = "__session";
@@ -50,6 +51,20 @@ pub struct Listed {
 /// `unauthenticated`.
 pub async fn require(call: &Call) -> Result<SignedIn, Problem> {
     find(call).await?.ok_or_else(|| Problem::new(Code::Unauthenticated, "Sign in at /auth/login/google or /auth/login/github."))
+}
+
+/// Lets nobody through but a scheduler: whoever holds the cron secret.
+///
+/// # Errors
+/// `unauthenticated`; also for everybody while the secret is empty.
+pub fn require_scheduler(call: &Call) -> Result<(), Problem> {
+    let secret = call.settings.text("cron_secret")?;
+    // Compared by their fingerprints: of one length, whatever was given, and in constant time.
+    let (expected, given) = (fingerprint::of(secret), fingerprint::of(call.bearer().unwrap_or_default()));
+    if !secret.is_empty() && bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Unauthenticated, "This is called by a scheduler, with the cron secret."))
 }
 
 /// The caller, if signed in. Writes nothing, whoever asks.

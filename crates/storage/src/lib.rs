@@ -115,15 +115,7 @@ impl Listed {
     /// When it was written, in Unix seconds, if the store says so.
     #[must_use]
     pub fn written_at(&self) -> Option<i64> {
-        let number = |range: std::ops::Range<usize>| self.last_modified.get(range)?.parse::<i64>().ok();
-        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-        // Days since 1970 in the Gregorian calendar (Howard Hinnant's `days_from_civil`).
-        let year = year - i64::from(month <= 2);
-        let shifted = (month + 9) % 12;
-        let day_of_era =
-            year.rem_euclid(400) * 365 + year.rem_euclid(400) / 4 - year.rem_euclid(400) / 100 + (153 * shifted + 2) / 5 + day - 1;
-        let days = year.div_euclid(400) * 146_097 + day_of_era - 719_468;
-        Some(days * 86_400 + number(11..13)? * 3_600 + number(14..16)? * 60 + number(17..19)?)
+        clock::parse_millis(&self.last_modified).map(|millis| millis / 1_000)
     }
 }
 

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 async fn what_is_for_sale_is_open_to_everybody() {
     let world = World::new().await;
     let products = world.stranger().get(200, "/api/products").await.json()["products"].clone();
-    let told: Vec<_> = products
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| (p["id"].as_str().unwrap(), p["credits"].as_i64().unwrap(), p["amount"].as_i64().unwrap()))
-        .collect();
-    assert_eq!(told, [("credits-10", 10, 499), ("credits-50", 50, 1999), ("credits-200", 200, 5999)]);
+    let of_kind = |kind: &str| -> Vec<_> {
+        let products = products.as_array().unwrap().iter().filter(|product| product["kind"] == kind);
+        products.map(|p| (p["id"].as_str().unwrap(), p["credits"].as_i64().unwrap(), p["amount"].as_i64().unwrap())).collect()
+    };
+    assert_eq!(of_kind("pack"), [("credits-10", 10, 499), ("credits-50", 50, 1999), ("credits-200", 200, 5999)]);
+    assert_eq!(of_kind("plan").len(), 6);
+    let pro = products.as_array().unwrap().iter().find(|product| product["id"] == "pro-yearly").unwrap();
+    assert_eq!((&pro["plan_type"], &pro["billing_cycle"], &pro["credits"]), (&json!("pro"), &json!("yearly"), &json!(60)));
     assert!(products[0]["provider_product_id"].is_null());
 }
 

@@ -6,7 +6,7 @@ use sandbox::{Credential, Credentials};
 use serde_json::json;
 
 /// Every route with the methods it answers to.
-const ROUTES: [(&str, &str); 28] = [
+const ROUTES: [(&str, &str); 31] = [
     ("/auth/login/google", "GET"),
     ("/auth/login/github", "GET"),
     ("/auth/callback/google", "GET"),
@@ -33,7 +33,10 @@ const ROUTES: [(&str, &str); 28] = [
     ("/api/me", "GET, HEAD"),
     ("/api/me/credits", "GET, HEAD"),
     ("/api/me/credits/history", "GET, HEAD"),
+    ("/api/subscription", "GET, HEAD"),
+    ("/api/subscription/cancel", "POST"),
     ("/internal/cleanup", "POST"),
+    ("/internal/reconcile", "POST"),
     ("/health", "GET, HEAD"),
 ];
 

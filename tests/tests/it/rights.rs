@@ -82,6 +82,7 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         ("order-webhook", Method::POST, "/webhooks/creem"),
         ("account", Method::GET, "/api/me"),
         ("cleanup-cron", Method::POST, "/internal/cleanup"),
+        ("reconcile-cron", Method::POST, "/internal/reconcile"),
         ("health", Method::GET, "/health/live"),
     ];
     let stranger = world.stranger();

@@ -1,0 +1,185 @@
+//! Asking the payment provider instead of waiting to be told. With every webhook lost, the books end up the same.
+//!
+//! Orders, subscriptions and payments each carry the time of their next look. A sweep moves that time forward in the statement that
+//! takes them, so two sweeps never ask the same thing, and whoever dies in between is followed by the next look.
+
+use database::{Error, run};
+use futures::future::join_all;
+use payment::{Checkout, Creem, Of, Subscription};
+use problem::Problem;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    inbox, money_back,
+    settle::{Settled, settle},
+    subscription,
+};
+
+/// Seconds after which an order that nobody paid is given up.
+const ORDER_LIFETIME: i64 = 86_400;
+/// Seconds for which a payment is watched for refunds and disputes: card disputes may come for about half a year.
+const WATCHED: i64 = 180 * 86_400;
+/// Looks of each kind in one sweep.
+const BATCH: i64 = 20;
+
+/// What a sweep found out.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Pending orders that were asked about, and what came of it.
+    pub orders: usize,
+    pub settled: usize,
+    pub expired: usize,
+    /// Paid orders and subscriptions that were compared.
+    pub payments: usize,
+    pub subscriptions: usize,
+    /// Open events that were tried again, and those that could be applied.
+    pub events: usize,
+    pub applied: usize,
+    /// Months of plans that were granted.
+    pub months: usize,
+}
+
+/// Looks at everything whose time has come.
+///
+/// # Errors
+/// The database's. What creem does not answer is logged and asked again later.
+pub async fn sweep(creem: &Creem<'_>, now: i64) -> Result<Report, Problem> {
+    let mut report = Report::default();
+    open_orders(creem, now, &mut report).await?;
+    report.subscriptions = subscriptions(creem, now).await?;
+    report.payments = paid_orders(creem, now).await?;
+    (report.events, report.applied) = inbox::retry(now).await?;
+    report.months = subscription::grant_due_months(now).await?;
+    Ok(report)
+}
+
+/// Settles a paid checkout, and for a plan brings in the subscription with its first payment. For the way back from paying, too.
+///
+/// # Errors
+/// The database's; `provider_unavailable` when the subscription cannot be asked about: its order is settled all the same.
+pub async fn follow(creem: &Creem<'_>, checkout: &Checkout, now: i64) -> Result<Settled, Problem> {
+    let settled = settle(checkout, None, now).await?;
+    if let (Settled::Now | Settled::Before, Some(id)) = (settled, &checkout.subscription) {
+        let mut news = creem.subscription(id).await?;
+        news.order_id = news.order_id.or_else(|| checkout.request_id.clone());
+        if !matches!(news.status.as_str(), "active" | "scheduled_cancel") {
+            news.last_transaction = None;
+        }
+        subscription::apply(&news, None, None, now).await?;
+    }
+    Ok(settled)
+}
+
+async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<(), Error> {
+    let sql = "UPDATE orders SET looks = looks + 1, next_look_at = ?1 + (120 << min(looks, 5)) \
+               WHERE id IN (SELECT id FROM orders WHERE status = 'pending' AND next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) \
+               AND status = 'pending' AND next_look_at <= ?1 RETURNING id, checkout_id, created_at";
+    let rows = run(sql, vec![now.into(), BATCH.into()]).await?;
+    report.orders = rows.len();
+    let looks = rows.iter().map(async |row| {
+        let (id, over) = (row.text(0), now >= row.integer(2) + ORDER_LIFETIME);
+        let Some(checkout_id) = row.optional_text(1) else { return Ok(if over { expire(&id, now).await? } else { Looked::Waits }) };
+        let checkout = match creem.checkout(&checkout_id).await {
+            Ok(checkout) => checkout,
+            Err(payment::Error::Refused { status, .. }) if over && status.is_client_error() => return Ok(expire(&id, now).await?),
+            Err(error) => return Err(error.into()),
+        };
+        match follow(creem, &checkout, now).await? {
+            Settled::Now | Settled::Before => Ok(Looked::Settled),
+            Settled::NotPaid if checkout.status == "expired" || over && checkout.status != "processing" => Ok(expire(&id, now).await?),
+            _ => Ok(Looked::Waits),
+        }
+    });
+    for (row, looked) in rows.iter().zip(join_all(looks).await) {
+        match looked {
+            Ok(Looked::Settled) => report.settled += 1,
+            Ok(Looked::Expired) => report.expired += 1,
+            Ok(Looked::Waits) => {}
+            Err(problem) => complain("order", &row.text(0), &problem),
+        }
+    }
+    Ok(())
+}
+
+enum Looked {
+    Settled,
+    Expired,
+    Waits,
+}
+
+/// Gives up an order. A payment that comes all the same makes a new one of it.
+async fn expire(id: &str, now: i64) -> Result<Looked, Error> {
+    let sql = "UPDATE orders SET status = 'expired', next_look_at = NULL, updated_at = ?2 WHERE id = ?1 AND status = 'pending' RETURNING 1";
+    let expired = run(sql, vec![id.into(), now.into()]).await?;
+    Ok(if expired.is_empty() { Looked::Waits } else { Looked::Expired })
+}
+
+/// Refunds and disputes of packs that nobody told us about.
+async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
+    let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
+                   WHEN disputed_at IS NOT NULL OR looks = 0 THEN ?1 + 86400 WHEN ?1 < paid_at + ?3 THEN ?1 + 604800 END \
+               WHERE id IN (SELECT id FROM orders WHERE status = 'completed' AND next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) \
+               AND status = 'completed' AND next_look_at <= ?1 RETURNING id, payment_id";
+    let rows = run(sql, vec![now.into(), BATCH.into(), WATCHED.into()]).await?;
+    let looks = rows.iter().map(async |row| {
+        for transaction in creem.transactions(Of::Order(&row.text(1))).await? {
+            money_back::compare(&transaction, now).await?;
+        }
+        Ok(())
+    });
+    for (row, looked) in rows.iter().zip(join_all(looks).await) {
+        if let Err(problem) = looked {
+            complain("payment", &row.text(0), &problem);
+        }
+    }
+    Ok(rows.len())
+}
+
+async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
+    // A running one daily, and hourly while its renewal is due; one that is over as long as its payments can come back.
+    let sql = "UPDATE subscriptions SET looks = looks + 1, next_look_at = CASE \
+                   WHEN status = 'active' AND expires_at <= ?1 THEN ?1 + 3600 \
+                   WHEN status = 'active' THEN min(?1 + 86400, coalesce(max(expires_at, ?1) + 300, ?1 + 3600)) \
+                   WHEN ?1 < coalesce(expires_at, updated_at) + ?3 THEN ?1 + 604800 END \
+               WHERE id IN (SELECT id FROM subscriptions WHERE next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) AND next_look_at <= ?1 \
+               RETURNING id, third_party_subscription_id, (SELECT checkout_id FROM orders WHERE orders.id = subscriptions.id)";
+    let rows = run(sql, vec![now.into(), BATCH.into(), WATCHED.into()]).await?;
+    let looks = rows.iter().map(|row| compare(creem, row.text(0), row.optional_text(1), row.optional_text(2), now));
+    for (row, looked) in rows.iter().zip(join_all(looks).await) {
+        if let Err(problem) = looked {
+            complain("subscription", &row.text(0), &problem);
+        }
+    }
+    Ok(rows.len())
+}
+
+/// Brings one subscription and all payments of it in step with creem.
+async fn compare(creem: &Creem<'_>, id: String, provider_id: Option<String>, checkout: Option<String>, now: i64) -> Result<(), Problem> {
+    let provider_id = match (provider_id, checkout) {
+        (Some(provider_id), _) => provider_id,
+        // Its order was settled by news that did not name it.
+        (None, Some(checkout)) => match creem.checkout(&checkout).await?.subscription {
+            Some(provider_id) => provider_id,
+            None => return Ok(()),
+        },
+        (None, None) => return Ok(()),
+    };
+    let mut news: Subscription = creem.subscription(&provider_id).await?;
+    news.order_id.get_or_insert(id);
+    news.last_transaction = None;
+    subscription::apply(&news, None, None, now).await?;
+    let Some(customer) = &news.customer else { return Ok(()) };
+    let mut payments = creem.transactions(Of::Customer(customer)).await?;
+    payments.retain(|payment| payment.subscription.as_ref() == Some(&news.id) && payment.was_paid());
+    payments.sort_by_key(|payment| payment.period_start);
+    for payment in &payments {
+        subscription::apply_payment(&news, payment, now).await?;
+        money_back::compare(payment, now).await?;
+    }
+    Ok(())
+}
+
+fn complain(what: &str, id: &str, problem: &Problem) {
+    eprintln!("{}", json!({"level": "warn", "event": "reconciliation_failed", "what": what, "id": id, "cause": problem.cause}));
+}

@@ -1,0 +1,150 @@
+//! `POST /internal/reconcile`: whatever message was lost, the books come right without a human.
+
+use e2e::{Person, World};
+use futures::future::join_all;
+use http::Method;
+use sandbox::{Fault, PaymentEvent, Service};
+use serde_json::{Value, json};
+
+/// Somebody buys a pack and a plan and never comes back; the plan is renewed; half of the pack's money goes back.
+async fn a_life(world: &World) -> Person {
+    let ada = world.sign_in("ada@example.com").await;
+    let control = world.control();
+    let pack = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    control.fire(&pack, PaymentEvent::Pay).await.unwrap();
+    let plan = ada.begin_purchase("pro-monthly").await["id"].as_str().unwrap().to_owned();
+    control.fire(&plan, PaymentEvent::Pay).await.unwrap();
+    let subscription = control.subscriptions()[0].subscription_id.clone();
+    control.fire(&subscription, PaymentEvent::Renew).await.unwrap();
+    control.fire(&subscription, PaymentEvent::Renew).await.unwrap();
+    control.fire(&pack, PaymentEvent::Refund { amount: Some(250), status: None }).await.unwrap();
+    control.fire(&subscription, PaymentEvent::ScheduleCancel).await.unwrap();
+    ada
+}
+
+/// The books, without ids and times.
+fn books(world: &World) -> Vec<Vec<Value>> {
+    let ledger = world.sql("SELECT type, amount, entity_type, expires_at IS NULL FROM credit_records ORDER BY 1, 2, 3");
+    let orders = world.sql("SELECT product_id, status, refunded_amount, amount_paid FROM orders ORDER BY 1");
+    let plans = world.sql("SELECT plan_type, status, provider_status, billing_cycle FROM subscriptions");
+    [ledger, orders, plans].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_webhooks_turned_off_the_books_end_up_the_same() {
+    let heard = World::new().await;
+    let unheard = World::new().await;
+    unheard.fault(Fault::CreemWebhookDrop);
+    let (ada, eve) = (a_life(&heard).await, a_life(&unheard).await);
+    assert_eq!((ada.credits().await, eve.credits().await), (3 + 10 + 3 * 60 - 5, 3));
+    for _ in 0..3 {
+        unheard.db_payments_are_due();
+        unheard.sweep().await;
+    }
+    assert_eq!(unheard.sql_number("SELECT count(*) FROM payment_events"), 0);
+    assert_eq!(books(&unheard), books(&heard));
+    assert_eq!(ada.credits().await, eve.credits().await);
+    // Asking again changes nothing, in either world.
+    for world in [&heard, &unheard] {
+        let before = books(world);
+        world.db_payments_are_due();
+        world.sweep().await;
+        assert_eq!(books(world), before);
+        world.assert_books_balance();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_nobody_pays_expires_after_a_day() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.db_payments_are_due();
+    world.sweep().await;
+    let status = async || ada.get(200, &format!("/api/orders/{order}")).await.json()["order"]["status"].as_str().unwrap().to_owned();
+    assert_eq!(status().await, "pending");
+    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    world.db_payments_are_due();
+    // As long as creem cannot be asked, it may have been paid.
+    world.fault(Fault::CreemApiAnswers { status: 500 });
+    world.sweep().await;
+    assert_eq!(status().await, "pending");
+    world.control().clear_faults();
+    world.db_payments_are_due();
+    assert_eq!(world.sweep().await["payments"]["expired"], 1);
+    assert_eq!(status().await, "expired");
+    // The page was still open somewhere.
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    assert_eq!((status().await.as_str(), ada.credits().await), ("expired", 13));
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_cut_off_before_its_checkout_expires() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.begin_purchase("credits-10").await;
+    world.db_write("UPDATE orders SET checkout_id = NULL, payment_url = NULL, created_at = created_at - 90000", []);
+    world.db_payments_are_due();
+    world.sweep().await;
+    assert_eq!(ada.get(200, "/api/orders").await.json()["orders"][0]["status"], "expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_is_asked_ever_more_rarely() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.begin_purchase("credits-10").await;
+    world.sweep().await;
+    assert_eq!(world.heard(Service::Creem, "GET /v1/checkouts"), 0, "two minutes are the buyer's");
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        world.db_payments_are_due();
+        world.sweep().await;
+        waits.push(world.sql_number("SELECT next_look_at - unixepoch() FROM orders") / 60);
+    }
+    assert_eq!(world.heard(Service::Creem, "GET /v1/checkouts"), 8);
+    assert!(waits.is_sorted() && waits[0] <= 2 && waits[7] <= 64 && waits[7] > 60, "{waits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sweeps_at_once_ask_once_and_settle_once() {
+    let world = World::new().await;
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    world.db_payments_are_due();
+    join_all((0..6).map(|_| world.sweep())).await;
+    assert_eq!(world.heard(Service::Creem, "GET /v1/checkouts"), 1);
+    assert_eq!(ada.credits().await, 13);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_kept_and_not_applied_is_applied_by_the_sweep() {
+    let world = World::new().await;
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    let event = world.control().payment_events().remove(0);
+    // It was kept, and then the power went; nobody repeats it, and asking does not help either.
+    let sql = "INSERT INTO payment_events (id, type, payload, next_attempt_at) VALUES (?1, 'checkout.completed', ?2, 0)";
+    world.db_write(sql, (event["id"].as_str().unwrap(), event.to_string()));
+    world.fault(Fault::CreemApiAnswers { status: 500 });
+    assert_eq!(world.sweep().await["payments"]["applied"], 1);
+    assert_eq!(ada.credits().await, 13);
+    assert_eq!(world.sql_text("SELECT status FROM payment_events"), "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_scheduler_may_ask_for_it() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for secret in ["", "wrong", e2e::SESSION_SECRET] {
+        ada.send(401, ada.request(Method::POST, "/internal/reconcile").bearer_auth(secret)).await.problem("unauthenticated");
+    }
+    ada.post(401, "/internal/reconcile").await.problem("unauthenticated");
+    assert_eq!(world.sweep().await["payments"]["orders"], json!(0));
+}
