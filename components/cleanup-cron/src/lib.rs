@@ -77,6 +77,7 @@ async fn sweep(call: &Call) -> Result<Reply, Problem> {
 /// Rows whose time is over, and balances whose lots have expired since they were last written.
 async fn rows(now: i64) -> Result<Value, Problem> {
     let tokens = database::run("DELETE FROM one_time_tokens WHERE expires_at <= ?1 RETURNING 1", vec![now.into()]).await?;
+    let keys = database::run("DELETE FROM idempotency_keys WHERE expires_at <= ?1 RETURNING 1", vec![now.into()]).await?;
     let sessions = database::run("DELETE FROM sessions WHERE expires_at <= ?1 RETURNING 1", vec![now.into()]).await?;
     let sql = "UPDATE users SET updated_at = ?1, credits = (\
                    SELECT coalesce(sum(remaining), 0) FROM credit_lots \
@@ -87,7 +88,9 @@ async fn rows(now: i64) -> Result<Value, Problem> {
                    WHERE user_id = users.id AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?1)) \
                RETURNING 1";
     let balances = database::run(sql, vec![now.into()]).await?;
-    Ok(json!({"expired_tokens": tokens.len(), "expired_sessions": sessions.len(), "expired_balances": balances.len()}))
+    Ok(
+        json!({"expired_tokens": tokens.len(), "expired_keys": keys.len(), "expired_sessions": sessions.len(), "expired_balances": balances.len()}),
+    )
 }
 
 /// A step's report, or a word that it failed; why is in the log.

@@ -44,14 +44,24 @@ struct Input {
 /// POST /api/orders `{product_id}`: the intent first, then the checkout, then the link between them.
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
-    let input: Input = call.json().await?;
-    let opened = match order::open(&caller.user_id, &input.product_id, clock::now()).await? {
+    let (input, body) = call.json_and_bytes::<Input>().await?;
+    idempotency::once(&call, &caller.user_id, "POST /api/orders", &body, async |work_id| {
+        let order = buy(&call, &caller.user_id, &input.product_id, work_id).await?;
+        Ok((StatusCode::CREATED, json!({"order": order})))
+    })
+    .await
+}
+
+async fn buy(call: &Call, user_id: &str, product_id: &str, work_id: Option<&str>) -> Result<Order, Problem> {
+    let opened = match order::open(user_id, product_id, work_id, clock::now()).await? {
         Opening::Opened(opened) => opened,
+        // The same request was cut off after its checkout was made.
+        Opening::Continued(order) => return Ok(order),
         Opening::NoProduct => return Err(Problem::invalid("product_id", "There is no such product; see /api/products.")),
         Opening::HasPlan => return Err(Problem::new(Code::Conflict, "You have a plan already; see /api/subscription.")),
     };
-    let order = match check_out(&call, &caller.user_id, &opened).await {
-        Ok(order) => order,
+    match check_out(call, user_id, &opened).await {
+        Ok(order) => Ok(order),
         Err(problem) => {
             // Nobody was given a page to pay on, so nobody can: the order is over. If this fails too, the order only stays pending.
             if let Err(error) = order::cancel(&opened.id, clock::now()).await {
@@ -60,10 +70,9 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
                     json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")})
                 );
             }
-            return Err(problem);
+            Err(problem)
         }
-    };
-    reply::json(StatusCode::CREATED, &json!({"order": order}))
+    }
 }
 
 async fn check_out(call: &Call, user_id: &str, opened: &Opened) -> Result<Order, Problem> {
@@ -132,25 +141,24 @@ async fn back(call: &Call) -> Result<Reply, Problem> {
 /// GET /api/subscription: null for somebody who never had a plan.
 async fn plan(call: &Call) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
-    plan_of(&caller.user_id).await
-}
-
-async fn plan_of(user_id: &str) -> Result<Reply, Problem> {
-    reply::ok(&json!({"subscription": subscription::of_user(user_id).await?}))
+    reply::ok(&json!({"subscription": subscription::of_user(&caller.user_id).await?}))
 }
 
 /// POST /api/subscription/cancel: no further payment; what is paid stays.
 async fn cancel_plan(call: &Call) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
-    let plan = subscription::of_user(&caller.user_id).await?.filter(|plan| plan.status == "active");
-    let plan = plan.ok_or_else(|| Problem::not_found("active plan"))?;
-    if !plan.ends_with_period {
-        let provider_id = plan.provider_id.as_deref().ok_or_else(|| {
-            Problem::new(Code::Conflict, "The payment provider has not confirmed this plan yet. Try again in a minute.").retry_after(60)
-        })?;
-        let news = Creem::from_settings(&call.settings)?.cancel_subscription(provider_id).await?;
-        let news = payment::Subscription { last_transaction: None, ..news };
-        subscription::apply(&news, None, None, clock::now()).await?;
-    }
-    plan_of(&caller.user_id).await
+    idempotency::once(call, &caller.user_id, "POST /api/subscription/cancel", b"", async |_| {
+        let plan = subscription::of_user(&caller.user_id).await?.filter(|plan| plan.status == "active");
+        let plan = plan.ok_or_else(|| Problem::not_found("active plan"))?;
+        if !plan.ends_with_period {
+            let provider_id = plan.provider_id.as_deref().ok_or_else(|| {
+                Problem::new(Code::Conflict, "The payment provider has not confirmed this plan yet. Try again in a minute.").retry_after(60)
+            })?;
+            let news = Creem::from_settings(&call.settings)?.cancel_subscription(provider_id).await?;
+            let news = payment::Subscription { last_transaction: None, ..news };
+            subscription::apply(&news, None, None, clock::now()).await?;
+        }
+        Ok((StatusCode::OK, json!({"subscription": subscription::of_user(&caller.user_id).await?})))
+    })
+    .await
 }

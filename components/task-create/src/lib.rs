@@ -2,12 +2,13 @@
 //!
 //! Spin routes by path alone, so the list, which lives at the same path, is answered here too.
 
+use database::Error;
 use http::{Method, StatusCode};
 use problem::Problem;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
-use task::{View, create::Order};
+use task::{Task, View, create::Order};
 
 static SERVICE: Service = Service {
     name: "task-create",
@@ -40,19 +41,37 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 /// POST /api/tasks: charge one credit a hairstyle, hand the tasks to the provider, answer without waiting for pictures.
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
-    let order = Order::parse(call.json().await?)?;
+    let (input, body) = call.json_and_bytes().await?;
+    let order = Order::parse(input)?;
+    idempotency::once(&call, &caller.user_id, "POST /api/tasks", &body, async |work_id| {
+        let tasks = order_pictures(&call, &caller.user_id, &order, work_id).await?;
+        let now = clock::now();
+        let (tasks, balance) = task::create::outcome(&tasks, now).await?;
+        let public_url = call.settings.public_url()?;
+        let views: Vec<View> = tasks.iter().map(|task| task.view(public_url, now)).collect();
+        let spent: i64 = tasks.iter().filter(|task| task.status != "failed").map(|task| task.price).sum();
+        Ok((StatusCode::ACCEPTED, json!({"tasks": views, "credits": {"spent": spent, "balance": balance}})))
+    })
+    .await
+}
+
+async fn order_pictures(call: &Call, user_id: &str, order: &Order, work_id: Option<&str>) -> Result<Vec<Task>, Problem> {
     let now = clock::now();
-    let tasks = task::create::create(&caller.user_id, &order, now, clock::now_millis()).await?;
-    let handed_over = task::hand_over::hand_over(&call.settings, &tasks, now).await;
-    if let Err(problem) = handed_over {
+    let tasks = match (task::create::create(user_id, order, work_id, now, clock::now_millis()).await, work_id) {
+        (Ok(tasks), _) => tasks,
+        // The same request was cut off after this point. Whether the provider got the tasks is not known, so they are left to its
+        // callback and to their deadline.
+        (Err(Error::Taken(_)), Some(work_id)) => return Ok(task::create::of_work(user_id, order, work_id).await?),
+        (Err(error), _) => return Err(error.into()),
+    };
+    if tasks.is_empty() {
+        return Err(Problem::invalid("upload_id", "There is no such upload of yours, or it has expired. Upload the photo again."));
+    }
+    if let Err(problem) = task::hand_over::hand_over(&call.settings, &tasks, now).await {
         // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
         eprintln!("{}", json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
     }
-    let (tasks, balance) = task::create::outcome(&tasks, clock::now()).await?;
-    let public_url = call.settings.public_url()?;
-    let views: Vec<View> = tasks.iter().map(|task| task.view(public_url, now)).collect();
-    let spent: i64 = tasks.iter().filter(|task| task.status != "failed").map(|task| task.price).sum();
-    reply::json(StatusCode::ACCEPTED, &json!({"tasks": views, "credits": {"spent": spent, "balance": balance}}))
+    Ok(tasks)
 }
 
 /// GET /api/tasks?limit=&offset=

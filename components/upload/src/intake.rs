@@ -29,21 +29,54 @@ const FRAMING: u64 = 64 * 1024;
 /// # Errors
 /// `unsupported_media_type`, `payload_too_large`, `invalid_input`, `storage_unavailable`; then nothing of the request is kept.
 pub async fn take(call: &mut Call, caller: &SignedIn, bucket: &Bucket) -> Result<Vec<String>, Problem> {
-    let most_bytes = u64::try_from(call.settings.integer("upload_max_bytes")?).unwrap_or_default();
-    let mut intake = Intake { caller, bucket, most_bytes, ids: Vec::new() };
-    let result = match call.media_type().as_str() {
-        "multipart/form-data" => intake.multipart(call).await,
-        media_type if media_type.starts_with("image/") || media_type == "application/octet-stream" => intake.raw(call).await,
-        _ => Err(Problem::new(
-            Code::UnsupportedMediaType,
-            "Send multipart/form-data with `file` parts, or a photo itself with its image type.",
-        )),
-    };
-    match result {
+    let mut intake = Intake::new(call, caller, bucket, Keep::Photos)?;
+    match intake.read(call).await {
         Ok(()) => Ok(intake.ids),
         Err(problem) => {
             intake.undo().await;
             Err(problem)
+        }
+    }
+}
+
+/// Reads the photos of a request as [`take`] does and keeps nothing but their fingerprint: to tell a repeated request from another.
+///
+/// # Errors
+/// As [`take`].
+pub async fn measure(call: &mut Call, caller: &SignedIn, bucket: &Bucket) -> Result<String, Problem> {
+    let mut intake = Intake::new(call, caller, bucket, Keep::Fingerprints(Vec::new()))?;
+    intake.read(call).await?;
+    match &intake.keep {
+        Keep::Fingerprints(hashes) => Ok(fingerprint(hashes.iter().map(String::as_str))),
+        Keep::Photos => Err(Problem::internal("a measure that kept photos")),
+    }
+}
+
+/// The fingerprint of a request, by those of its photos.
+pub fn fingerprint<'h>(hashes: impl Iterator<Item = &'h str>) -> String {
+    fingerprint::of(&hashes.collect::<Vec<_>>().join(" "))
+}
+
+enum Keep {
+    Photos,
+    /// SHA-256 of each photo, in hex.
+    Fingerprints(Vec<String>),
+}
+
+impl<'a> Intake<'a> {
+    fn new(call: &Call, caller: &'a SignedIn, bucket: &'a Bucket, keep: Keep) -> Result<Self, Problem> {
+        let most_bytes = u64::try_from(call.settings.integer("upload_max_bytes")?).unwrap_or_default();
+        Ok(Self { caller, bucket, most_bytes, ids: Vec::new(), keep })
+    }
+
+    async fn read(&mut self, call: &mut Call) -> Result<(), Problem> {
+        match call.media_type().as_str() {
+            "multipart/form-data" => self.multipart(call).await,
+            media_type if media_type.starts_with("image/") || media_type == "application/octet-stream" => self.raw(call).await,
+            _ => Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "Send multipart/form-data with `file` parts, or a photo itself with its image type.",
+            )),
         }
     }
 }
@@ -54,6 +87,7 @@ struct Intake<'a> {
     most_bytes: u64,
     /// What has a row already.
     ids: Vec<String>,
+    keep: Keep,
 }
 
 impl Intake<'_> {
@@ -119,6 +153,9 @@ impl Intake<'_> {
             }
         };
 
+        if matches!(self.keep, Keep::Fingerprints(_)) {
+            return self.measure(&head, body).await;
+        }
         let id = uuid::Uuid::now_v7().to_string();
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let key = key::upload(&self.caller.user_id, clock::now_millis(), random, photo.kind.extension());
@@ -145,6 +182,22 @@ impl Intake<'_> {
         }
         writer.finish().await?;
         self.confirm(&id, received).await
+    }
+
+    async fn measure(&mut self, head: &[u8], mut body: impl Stream<Item = Result<bytes::Bytes, Problem>> + Unpin) -> Result<(), Problem> {
+        let mut received = Received { size: head.len() as u64, ..Received::default() };
+        received.hash.update(head);
+        while let Some(data) = body.next().await.transpose()? {
+            received.size += data.len() as u64;
+            if received.size > self.most_bytes {
+                return Err(self.too_large());
+            }
+            received.hash.update(&data);
+        }
+        if let Keep::Fingerprints(hashes) = &mut self.keep {
+            hashes.push(received.hash.finish());
+        }
+        Ok(())
     }
 
     async fn receive(&self, writer: &mut Writer<'_>, received: &mut Received, data: &[u8]) -> Result<(), Problem> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use database::{Row, Value};
 use http::{HeaderValue, Method, StatusCode, header};
+use idempotency::Begun;
 use problem::{Code, Problem};
 use serde::Serialize;
 use serde_json::json;
@@ -93,12 +94,28 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
     // Who it is comes first: a stranger's body is never read.
     let caller = session::require(&call).await?;
     let bucket = Bucket::from_settings(&call.settings)?;
-    let ids = intake::take(&mut call, &caller, &bucket).await?;
+    match idempotency::begin(&call, &caller.user_id, "POST /api/uploads", None).await? {
+        None => {
+            let uploads = store(&mut call, &caller, &bucket).await?;
+            reply::json(StatusCode::CREATED, &json!({"uploads": uploads}))
+        }
+        // The photos are compared by their bytes: the frame around them is another each time.
+        Some(Begun::Done(done)) => done.replay(&intake::measure(&mut call, &caller, &bucket).await?),
+        Some(Begun::Work(work)) => {
+            let stored = store(&mut call, &caller, &bucket).await;
+            let hashes = stored.iter().flatten().map(|upload| upload.sha256.as_str());
+            let fingerprint = intake::fingerprint(hashes);
+            work.end(&fingerprint, stored.map(|uploads| (StatusCode::CREATED, json!({"uploads": uploads})))).await
+        }
+    }
+}
+
+async fn store(call: &mut Call, caller: &SignedIn, bucket: &Bucket) -> Result<Vec<Upload>, Problem> {
+    let ids = intake::take(call, caller, bucket).await?;
     let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id IN (SELECT value FROM json_each(?1)) AND status = 'stored' ORDER BY id");
     let rows = database::run(&sql, vec![json!(ids).to_string().into()]).await?;
     let public_url = call.settings.public_url()?;
-    let uploads: Vec<Upload> = rows.iter().map(|row| read(row, public_url)).collect();
-    reply::json(StatusCode::CREATED, &json!({"uploads": uploads}))
+    Ok(rows.iter().map(|row| read(row, public_url)).collect())
 }
 
 /// GET /api/uploads?limit=&offset=

@@ -7,7 +7,13 @@ use sha2::{Digest, Sha256};
 /// The fingerprint of a text.
 #[must_use]
 pub fn of(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
+    of_bytes(text.as_bytes())
+}
+
+/// The fingerprint of bytes.
+#[must_use]
+pub fn of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// The fingerprint of something that arrives in pieces.

@@ -107,6 +107,8 @@ pub struct Opened {
 /// What came of the wish to buy.
 pub enum Opening {
     Opened(Opened),
+    /// The same request opened this order before it was cut off, and where to pay it is known.
+    Continued(Order),
     /// Nothing of this id is for sale.
     NoProduct,
     /// One plan at a time.
@@ -116,23 +118,41 @@ pub enum Opening {
 /// Seconds until the provider is asked about an order that nothing was heard of.
 const FIRST_LOOK: i64 = 120;
 
-/// Writes the intent to buy: a pending order with the product's terms of this moment.
+/// Writes the intent to buy: a pending order with the product's terms of this moment. A `work_id` becomes the order's id, so that a
+/// request that was cut off goes on with the order it has opened.
 ///
 /// # Errors
 /// The database's.
-pub async fn open(user_id: &str, product_id: &str, now: i64) -> Result<Opening, Error> {
-    let id = uuid::Uuid::now_v7().to_string();
+pub async fn open(user_id: &str, product_id: &str, work_id: Option<&str>, now: i64) -> Result<Opening, Error> {
+    let id = work_id.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned);
     let sql = "INSERT INTO orders (id, user_id, amount, currency, credits, product_id, credits_valid_for, created_at, updated_at, next_look_at) \
                SELECT ?1, users.id, amount, currency, products.credits, products.id, valid_for, ?4, ?4, ?5 \
                FROM products JOIN users ON users.id = ?2 WHERE products.id = ?3 AND active = 1 \
                AND (kind = 'pack' OR NOT EXISTS (SELECT 1 FROM subscriptions WHERE user_id = ?2 AND status = 'active')) \
                RETURNING id, (SELECT provider_product_id FROM products WHERE id = product_id), (SELECT email FROM users WHERE id = user_id)";
     let parameters = vec![id.into(), user_id.into(), product_id.into(), now.into(), (now + FIRST_LOOK).into()];
-    if let Some(row) = one(sql, parameters).await? {
-        return Ok(Opening::Opened(Opened { id: row.text(0), provider_product_id: row.text(1), email: row.text(2) }));
+    match (one(sql, parameters).await, work_id) {
+        (Ok(Some(row)), _) => return Ok(Opening::Opened(opened(&row))),
+        (Ok(None), _) => {}
+        (Err(Error::Taken(_)), Some(work_id)) => return resume(user_id, work_id).await,
+        (Err(error), _) => return Err(error),
     }
     let exists = one("SELECT 1 FROM products WHERE id = ?1 AND active = 1", vec![product_id.into()]).await?;
     Ok(if exists.is_some() { Opening::HasPlan } else { Opening::NoProduct })
+}
+
+fn opened(row: &Row) -> Opened {
+    Opened { id: row.text(0), provider_product_id: row.text(1), email: row.text(2) }
+}
+
+/// Goes on with an order that was opened before its request was cut off: without a checkout it still needs one.
+async fn resume(user_id: &str, id: &str) -> Result<Opening, Error> {
+    let sql = "SELECT orders.id, provider_product_id, email FROM orders JOIN products ON products.id = product_id \
+               JOIN users ON users.id = user_id WHERE orders.id = ?1 AND user_id = ?2 AND status = 'pending' AND checkout_id IS NULL";
+    if let Some(row) = one(sql, vec![id.into(), user_id.into()]).await? {
+        return Ok(Opening::Opened(opened(&row)));
+    }
+    Ok(by_id(user_id, id).await?.map_or(Opening::NoProduct, Opening::Continued))
 }
 
 /// Notes where an order is paid.

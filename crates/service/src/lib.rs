@@ -153,11 +153,20 @@ impl Call {
     /// # Errors
     /// `unsupported_media_type`, `payload_too_large`, `invalid_input`.
     pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        Ok(self.json_and_bytes().await?.0)
+    }
+
+    /// As [`Call::json`], with the body as it came.
+    ///
+    /// # Errors
+    /// As [`Call::json`].
+    pub async fn json_and_bytes<T: DeserializeOwned>(&mut self) -> Result<(T, Bytes), Problem> {
         if self.media_type() != "application/json" {
             return Err(Problem::new(Code::UnsupportedMediaType, "Send JSON, with content-type: application/json."));
         }
         let bytes = self.bytes(JSON_CAP).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Problem::invalid("body", format!("The JSON does not fit: {error}.")))
+        let value = serde_json::from_slice(&bytes).map_err(|error| Problem::invalid("body", format!("The JSON does not fit: {error}.")))?;
+        Ok((value, bytes))
     }
 
     /// Notes who is calling, for the log line.

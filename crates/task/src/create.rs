@@ -1,6 +1,7 @@
 //! Ordering pictures: what a client may ask for, and the one statement that charges and stores it.
 
 use catalogue::{DETAIL_MAX_CHARS, HairColor, Hairstyle, Model};
+use database::Error;
 use problem::{FieldError, Problem};
 use serde::Deserialize;
 use serde_json::json;
@@ -87,14 +88,19 @@ impl Order {
 
 /// Charges and stores one task per hairstyle: all of them, or none. Each is claimed by the caller, who goes on to hand it over.
 ///
+/// With a `work_id` the tasks' ids begin with it, so that the same order, sent again after it was cut off, cannot be taken twice.
+///
+/// Answers none when the upload is not the user's, not stored yet or expired.
+///
 /// # Errors
-/// `insufficient_credits`; `invalid_input` when the upload is not the user's, not stored yet or expired.
-pub async fn create(user_id: &str, order: &Order, now: i64, now_millis: i64) -> Result<Vec<Task>, Problem> {
+/// Refused (`insufficient_credits`); taken, when the work was done before (see [`of_work`]).
+pub async fn create(user_id: &str, order: &Order, work_id: Option<&str>, now: i64, now_millis: i64) -> Result<Vec<Task>, Error> {
     let rows: Vec<_> = order
         .hairstyles
         .iter()
-        .map(|style| {
-            let id = uuid::Uuid::now_v7();
+        .enumerate()
+        .map(|(at, style)| {
+            let id = work_id.map_or_else(|| uuid::Uuid::now_v7().to_string(), |work_id| format!("{work_id}-{at}"));
             let random = &uuid::Uuid::new_v4().simple().to_string()[..6];
             let params = Params {
                 hairstyle: style.id.into(),
@@ -105,7 +111,7 @@ pub async fn create(user_id: &str, order: &Order, now: i64, now_millis: i64) -> 
                 upload_id: order.upload_id.clone(),
                 ..Params::default()
             };
-            json!({"id": id.to_string(), "task_no": format!("TASK_{now_millis}_{random}"), "params": params})
+            json!({"id": id, "task_no": format!("TASK_{now_millis}_{random}"), "params": params})
         })
         .collect();
     // Before anything is known of the provider's answer the next look at the task is at its deadline: a hand-over that was cut
@@ -128,11 +134,17 @@ pub async fn create(user_id: &str, order: &Order, now: i64, now_millis: i64) -> 
         order.model.price.into(),
         now.into(),
     ];
-    let tasks: Vec<Task> = database::run(&sql, parameters).await?.iter().map(read).collect();
-    if tasks.is_empty() {
-        return Err(Problem::invalid("upload_id", "There is no such upload of yours, or it has expired. Upload the photo again."));
-    }
-    Ok(tasks)
+    Ok(database::run(&sql, parameters).await?.iter().map(read).collect())
+}
+
+/// The tasks that a request made before it was cut off.
+///
+/// # Errors
+/// The database's.
+pub async fn of_work(user_id: &str, order: &Order, work_id: &str) -> Result<Vec<Task>, Error> {
+    let ids: Vec<_> = (0..order.hairstyles.len()).map(|at| format!("{work_id}-{at}")).collect();
+    let sql = format!("SELECT {COLUMNS} FROM ai_tasks WHERE user_id = ?1 AND id IN (SELECT value FROM json_each(?2)) ORDER BY id");
+    Ok(database::run(&sql, vec![user_id.into(), json!(ids).to_string().into()]).await?.iter().map(read).collect())
 }
 
 /// The tasks as they stand now, in the order they were asked for, and their owner's balance.

@@ -5,6 +5,7 @@ mod auth;
 mod budgets;
 mod cleanup;
 mod health;
+mod idempotency;
 mod manifest;
 mod me;
 mod orders;
