@@ -377,17 +377,11 @@ impl World {
 
     /// Whether every rule about money holds: see the invariants in ARCHITECTURE.md.
     pub fn assert_books_balance(&self) {
-        let wrong = self.sql(
-            "SELECT 'I1', id FROM credit_lots WHERE remaining < 0 OR remaining <> amount + \
-                 coalesce((SELECT sum(r.amount) FROM credit_records r WHERE r.lot_id = credit_lots.id), 0) \
-             UNION ALL SELECT 'I2', id FROM users WHERE credits <> coalesce((SELECT sum(remaining) FROM credit_lots \
-                 WHERE user_id = users.id AND (expires_at IS NULL OR expires_at > users.updated_at)), 0) \
-             UNION ALL SELECT 'I3', id FROM ai_tasks WHERE coalesce((SELECT sum(amount) FROM credit_consumptions WHERE entity_id = ai_tasks.id), 0) \
-                 <> iif(status = 'failed', 0, price) \
-             UNION ALL SELECT 'I4', id FROM orders WHERE (SELECT count(*) FROM credit_records WHERE entity_type = 'order' AND entity_id = orders.id \
-                 AND amount = orders.credits AND lot_id IS NULL) <> (status NOT IN ('pending', 'cancelled', 'expired') \
-                 AND product_id NOT IN (SELECT id FROM products WHERE kind = 'plan'))",
-        );
+        let wrong: Vec<_> = audit::INVARIANTS
+            .iter()
+            .map(|invariant| (invariant.id, self.sql(invariant.offenders)))
+            .filter(|(_, offenders)| !offenders.is_empty())
+            .collect();
         assert!(wrong.is_empty(), "the books do not balance: {wrong:?}{}", self.tail());
     }
 }

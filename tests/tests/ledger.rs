@@ -11,6 +11,8 @@ mod orders;
 mod plans;
 #[path = "ledger/refusals.rs"]
 mod refusals;
+#[path = "ledger/soak.rs"]
+mod soak;
 #[path = "ledger/tasks.rs"]
 mod tasks;
 #[path = "ledger/walk.rs"]
@@ -139,23 +141,17 @@ mod books {
             assert_eq!(self.everything(), before, "{sql} was refused and yet changed something");
         }
 
-        /// I1 to I4, at this moment and at others: a lot that will have expired must not part the two ways to count.
+        /// Every invariant there is, and the balance at this moment and at others: a lot that will have expired must not part the two ways
+        /// to count.
         pub fn assert_invariants(&self) {
             let none = |what: &str, sql: &str| {
                 let mut statement = self.db.prepare(sql).unwrap();
                 let wrong: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
                 assert!(wrong.is_empty(), "{what}: {wrong:?}\n{}", self.everything().join("\n"));
             };
-            none(
-                "I1: lots that are overdrawn or not what their rows say",
-                "SELECT id FROM credit_lots l WHERE remaining < 0 OR remaining > amount \
-                 OR remaining <> amount + coalesce((SELECT sum(amount) FROM credit_records WHERE lot_id = l.id), 0)",
-            );
-            none(
-                "I1: ledger rows without a lot, or with another owner or expiry than their lot's",
-                "SELECT r.id FROM credit_records r LEFT JOIN credit_lots l ON l.id = coalesce(r.lot_id, r.id) \
-                 WHERE l.id IS NULL OR l.user_id <> r.user_id OR l.expires_at IS NOT r.expires_at",
-            );
+            for invariant in audit::INVARIANTS {
+                none(&format!("{}, {}", invariant.id, invariant.rule), invariant.offenders);
+            }
             for at in [0, self.now - 1, self.now, self.now + 40, self.now + GRACE + 1, i64::MAX] {
                 none(
                     "I2: sum of the unexpired rows is not what the unexpired lots hold",
@@ -166,26 +162,6 @@ mod books {
                     ),
                 );
             }
-            none(
-                "I2: users.credits is not what the lots held at the last change",
-                "SELECT id FROM users u WHERE credits <> (SELECT coalesce(sum(remaining), 0) FROM credit_lots \
-                 WHERE user_id = u.id AND (expires_at IS NULL OR expires_at > u.updated_at))",
-            );
-            none(
-                "I3: tasks whose charges minus returns are not their price (0 once failed)",
-                "SELECT id FROM ai_tasks t WHERE iif(status = 'failed', 0, price) <> \
-                 (SELECT coalesce(sum(amount), 0) FROM credit_consumptions WHERE entity_id = t.id)",
-            );
-            none(
-                "I3: tasks for which ledger and consumptions differ",
-                "SELECT id FROM ai_tasks t WHERE (SELECT coalesce(sum(amount), 0) FROM credit_consumptions WHERE entity_id = t.id) <> \
-                 -(SELECT coalesce(sum(amount), 0) FROM credit_records WHERE entity_type = 'task' AND entity_id = t.id)",
-            );
-            none(
-                "I4: orders without exactly the grant they should have",
-                "SELECT id FROM orders o WHERE product_id NOT IN (SELECT id FROM products WHERE kind = 'plan') AND (status NOT IN ('pending', 'cancelled', 'expired')) <> \
-                 (SELECT count(*) FROM credit_records WHERE entity_type = 'order' AND entity_id = o.id AND lot_id IS NULL AND amount = o.credits)",
-            );
         }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod audit;
 mod bench;
 mod build;
 mod children;
@@ -53,6 +54,8 @@ enum Chore {
     },
     /// Measure requests per second, side by side with a component that does nothing
     Bench(bench::Options),
+    /// Ask whether the books are right: every invariant with what breaks it; `--soak` walks at random instead
+    Audit(audit::Options),
     /// Check everything: formatting, lints, sizes, and all tests
     Test(test::Options),
 }
@@ -79,6 +82,7 @@ fn dispatch(chore: &Chore) -> Result<ExitCode> {
                 return Ok(ending.exit_code());
             }
         }
+        Chore::Audit(options) => audit::audit(options)?,
         Chore::Test(options) => test::test(options)?,
     }
     Ok(ExitCode::SUCCESS)

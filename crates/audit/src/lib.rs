@@ -98,7 +98,7 @@ pub const INVARIANTS: &[Invariant] = &[
         offenders: "SELECT lot_id FROM credit_reclaims r JOIN credit_lots l ON l.id = lot_id \
                     WHERE taken > target OR target > l.amount \
                     OR taken + coalesce((SELECT sum(amount) FROM credit_records \
-                        WHERE substr(id, 1, length(lot_id) + 9) = 'reclaim:' || r.lot_id || ':'), 0) <> 0 \
+                        WHERE substr(id, 1, length(r.lot_id) + 9) = 'reclaim:' || r.lot_id || ':'), 0) <> 0 \
                     OR (target > taken AND l.remaining > 0 AND (expires_at IS NULL OR expires_at > r.updated_at)) \
                     UNION ALL SELECT o.id FROM orders o JOIN credit_lots l ON l.id = 'order:' || o.id \
                     LEFT JOIN credit_reclaims r ON r.lot_id = l.id \

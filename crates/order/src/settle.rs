@@ -3,6 +3,9 @@
 use database::{Error, one, run};
 use payment::Checkout;
 
+const SETTLE: &str = include_str!("../sql/settle.sql");
+const REVIVE: &str = include_str!("../sql/revive.sql");
+
 /// What settling came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -36,18 +39,6 @@ pub async fn settle(checkout: &Checkout, event_id: Option<&str>, now: i64) -> Re
 
 async fn settle_as(order_id: &str, checkout: &Checkout, event_id: Option<&str>, now: i64) -> Result<Settled, Error> {
     let (Some(paid), Some(product)) = (&checkout.paid, &checkout.product) else { return Ok(Settled::Unmatched) };
-    // The checkout may be unknown to us (the link was lost after it was opened); then the reference we gave it counts. An order
-    // that was settled before is found too, and left as it is. `RETURNING` shows the row before the trigger that completes the
-    // order has run: without a time of payment yet, it was this statement that paid it. An order that takes a late payment leaves
-    // the checkout with the order that was given up.
-    let sql = "UPDATE orders SET status = iif(status = 'pending', 'paid', status), \
-                   checkout_id = iif(EXISTS (SELECT 1 FROM orders WHERE id <> ?1 AND checkout_id = ?2), checkout_id, ?2), \
-                   payment_id = iif(status = 'pending', ?3, payment_id), updated_at = iif(status = 'pending', ?5, updated_at), \
-                   transaction_id = coalesce(transaction_id, ?6), amount_paid = coalesce(amount_paid, ?7), \
-                   provider_customer_id = coalesce(provider_customer_id, ?8), \
-                   provider_subscription_id = coalesce(provider_subscription_id, ?9), event_id = coalesce(?10, event_id) \
-               WHERE id = ?1 AND status NOT IN ('cancelled', 'expired') AND (checkout_id IS NULL OR checkout_id = ?2) \
-               AND EXISTS (SELECT 1 FROM products WHERE id = product_id AND provider_product_id = ?4) RETURNING paid_at IS NULL";
     let parameters = vec![
         order_id.into(),
         checkout.id.as_str().into(),
@@ -60,7 +51,7 @@ async fn settle_as(order_id: &str, checkout: &Checkout, event_id: Option<&str>, 
         checkout.subscription.clone().into(),
         event_id.map(str::to_owned).into(),
     ];
-    Ok(match one(sql, parameters).await? {
+    Ok(match one(SETTLE, parameters).await? {
         Some(row) if row.integer(0) != 0 => Settled::Now,
         Some(_) => Settled::Before,
         None => Settled::Unmatched,
@@ -69,10 +60,7 @@ async fn settle_as(order_id: &str, checkout: &Checkout, event_id: Option<&str>, 
 
 /// Makes the order that takes a late payment, and answers whether there is one.
 async fn revive(order_id: &str, now: i64) -> Result<bool, Error> {
-    let sql = "INSERT INTO orders (id, user_id, amount, currency, credits, product_id, credits_valid_for, created_at, updated_at, next_look_at) \
-               SELECT ?2, user_id, amount, currency, credits, product_id, credits_valid_for, ?3, ?3, ?3 FROM orders \
-               WHERE id = ?1 AND status IN ('cancelled', 'expired') AND NOT EXISTS (SELECT 1 FROM orders WHERE id = ?2)";
-    run(sql, vec![order_id.into(), late(order_id).into(), now.into()]).await?;
+    run(REVIVE, vec![order_id.into(), late(order_id).into(), now.into()]).await?;
     Ok(one("SELECT 1 FROM orders WHERE id = ?1", vec![late(order_id).into()]).await?.is_some())
 }
 

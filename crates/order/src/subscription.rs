@@ -118,6 +118,7 @@ async fn insert(
     run(sql, parameters).await.map(drop)
 }
 
+const GRANT: &str = include_str!("../sql/grant_due_months.sql");
 /// Months granted in one statement.
 const BATCH: i64 = 200;
 
@@ -126,15 +127,9 @@ const BATCH: i64 = 200;
 /// # Errors
 /// The database's.
 pub async fn grant_due_months(now: i64) -> Result<usize, Error> {
-    let sql = "UPDATE subscription_months SET granted_at = ?1 WHERE granted_at IS NULL AND (period_id, n) IN (\
-                   SELECT period_id, n FROM subscription_months JOIN subscription_periods p ON p.id = period_id \
-                   JOIN subscriptions s ON s.id = subscription_id \
-                   WHERE granted_at IS NULL AND due_at <= ?1 AND disputed_at IS NULL \
-                     AND provider_status NOT IN ('past_due', 'unpaid', 'paused', 'expired') \
-                   ORDER BY due_at LIMIT ?2) RETURNING n";
     let mut granted = 0;
     loop {
-        let batch = run(sql, vec![now.into(), BATCH.into()]).await?.len();
+        let batch = run(GRANT, vec![now.into(), BATCH.into()]).await?.len();
         granted += batch;
         if batch < usize::try_from(BATCH).unwrap_or_default() {
             return Ok(granted);

@@ -130,7 +130,10 @@ async fn rows_whose_time_is_over_leave_the_database() {
     let report = world.sweep().await;
     assert_eq!(report["database"], json!({"expired_tokens": 1, "expired_sessions": 1, "expired_balances": 1, "expired_keys": 0}));
     assert_eq!(world.sql_number("SELECT credits FROM users"), 3);
-    assert_eq!(world.sweep().await["database"], json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0}));
+    assert_eq!(
+        world.sweep().await["database"],
+        json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0})
+    );
     world.assert_books_balance();
     drop(ada);
 }

@@ -165,7 +165,7 @@ fn the_rows_of_payments_cannot_be_tampered_with() {
     books.plan_order("o", "basic-yearly");
     books.news("o", "basic_yearly", "active", Some(("t", START, START + 365 * 86_400)));
     books.run("INSERT INTO payment_events (id, type, payload) VALUES ('e', 'x', '{}')", []).unwrap();
-    books.run("UPDATE payment_events SET status = 'done' WHERE id = 'e'", []).unwrap();
+    books.run("UPDATE payment_events SET status = 'done', processed_at = received_at WHERE id = 'e'", []).unwrap();
     for (token, sql) in [
         ("period_terms_are_fixed", "UPDATE subscription_periods SET credits = 1000"),
         ("ledger_is_append_only", "DELETE FROM subscription_periods"),

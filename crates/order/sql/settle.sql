@@ -1,0 +1,19 @@
+-- ?1 order, ?2 checkout, ?3 creem's order, ?4 creem's product, ?5 now, ?6 transaction, ?7 cents paid, ?8 customer, ?9 subscription, ?10 event.
+--
+-- The checkout may be unknown to us (the link was lost after it was opened): then the reference we gave it counts. An order that was
+-- settled before is found too, and left as it is. `RETURNING` shows the row before the trigger that completes the order has run:
+-- without a time of payment yet, it was this statement that paid it. An order that takes a late payment leaves the checkout with the
+-- order that was given up.
+UPDATE orders SET
+    status = iif(status = 'pending', 'paid', status),
+    checkout_id = iif(EXISTS (SELECT 1 FROM orders WHERE id <> ?1 AND checkout_id = ?2), checkout_id, ?2),
+    payment_id = iif(status = 'pending', ?3, payment_id),
+    updated_at = iif(status = 'pending', ?5, updated_at),
+    transaction_id = coalesce(transaction_id, ?6),
+    amount_paid = coalesce(amount_paid, ?7),
+    provider_customer_id = coalesce(provider_customer_id, ?8),
+    provider_subscription_id = coalesce(provider_subscription_id, ?9),
+    event_id = coalesce(?10, event_id)
+WHERE id = ?1 AND status NOT IN ('cancelled', 'expired') AND (checkout_id IS NULL OR checkout_id = ?2)
+    AND EXISTS (SELECT 1 FROM products WHERE id = product_id AND provider_product_id = ?4)
+RETURNING paid_at IS NULL
