@@ -206,17 +206,22 @@ impl Walker<'_> {
 
     /// A paid checkout is heard of, perhaps not for the first time, perhaps after its order was given up.
     fn pay(&mut self) -> Step {
-        let orders: Vec<String> = self.model.orders.keys().filter(|id| !id.ends_with("-late")).cloned().collect();
+        let orders: Vec<String> = self.model.orders.keys().filter(|id| !id.contains("-ch_")).cloned().collect();
         let Some(id) = self.pick(&orders) else { return Ok(()) };
         self.tell(format!("payment of {id}"));
-        let late = format!("{id}-late");
+        let late = format!("{id}-ch_{id}");
         let given_up = matches!(self.model.orders[&id].status, "cancelled" | "expired");
         let settled = self.settle(&id, &id)?;
         if given_up != settled.is_none() {
             return Err(format!("settling answered {settled:?} for an order that is {}", self.model.orders[&id].status));
         }
         if given_up {
-            self.run(REVIVE, &[(&id).into(), (&late).into(), self.now.into()])?;
+            let checkout = format!("ch_{id}");
+            let product = self.run(
+                "SELECT provider_product_id FROM orders JOIN products ON products.id = product_id WHERE orders.id = ?1",
+                &[(&id).into()],
+            )?;
+            self.run(REVIVE, &[(&id).into(), (&late).into(), self.now.into(), (&checkout).into(), product[0][0].clone()])?;
             let order = Order { status: "pending", refunded: 0, disputed_at: None, transaction: None, ..self.model.orders[&id].clone() };
             self.model.orders.entry(late.clone()).or_insert(order);
         }
@@ -289,7 +294,8 @@ impl Walker<'_> {
         let disputed = self.pick(&[None, None, Some(true), Some(false), Some(false)]).flatten();
         self.tell(format!("{refunded} of {paid} went back of {id}, disputed {disputed:?}"));
         // An order's payment is known by its checkout's number; a period's id is the payment.
-        let transaction = if self.model.orders.contains_key(&id) { format!("tran_{}", id.trim_end_matches("-late")) } else { id.clone() };
+        let transaction =
+            if self.model.orders.contains_key(&id) { format!("tran_{}", id.split("-ch_").next().unwrap_or_default()) } else { id.clone() };
         let sql = "INSERT INTO money_back (transaction_id, refunded_amount, disputed, at) VALUES (?1, ?2, ?3, ?4)";
         self.run(sql, &[(&transaction).into(), refunded.into(), disputed.map(i64::from).into(), self.now.into()])?;
         self.model.money_back(&transaction, refunded, disputed, self.now);
@@ -302,7 +308,7 @@ impl Walker<'_> {
             .model
             .orders
             .iter()
-            .filter(|(id, order)| order.is_plan && !id.ends_with("-late") && !matches!(order.status, "cancelled" | "expired"))
+            .filter(|(id, order)| order.is_plan && !id.contains("-ch_") && !matches!(order.status, "cancelled" | "expired"))
             .map(|(id, _)| id.clone())
             .collect();
         let Some(order) = self.pick(&plans) else { return Ok(()) };

@@ -25,6 +25,7 @@ use wasmtime_wasi_http::{
 use crate::{
     HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server,
     calls::{Counters, RequestContext},
+    crash::{Crash, CrashPoint},
     instance::{self, Rights, Shared, State, Workers},
     key_value::Stores,
     manifest::StaticResponse,
@@ -97,7 +98,6 @@ struct AppInner {
     shared: Arc<Shared>,
     expose_counters: bool,
     log_requests: bool,
-    variables: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
@@ -148,6 +148,14 @@ impl Runtime {
         &self.0.manifest
     }
 
+    /// The value that a variable of the application has with this configuration; `None`: the manifest names no such variable.
+    ///
+    /// # Errors
+    /// For variables without a value.
+    pub fn variable(&self, config: &AppConfig, name: &str) -> Result<Option<String>> {
+        Ok(variables::resolve(&self.0.manifest, &config.variables, &config.provided_variables)?.remove(name))
+    }
+
     /// Starts an application with stores of its own.
     ///
     /// # Errors
@@ -167,6 +175,7 @@ impl Runtime {
             log: config.access_log.clone(),
             request_timeout: config.request_timeout,
             calls: Arc::new(Counters::default()),
+            crash: CrashPoint::default(),
         });
         let mut handlers = BTreeMap::new();
         for (id, component) in &manifest.component {
@@ -201,7 +210,6 @@ impl Runtime {
             shared,
             expose_counters: config.expose_counters,
             log_requests: config.log_requests,
-            variables: values,
         });
         let aborter = Arc::new(Aborter::default());
         for entry in config.schedule {
@@ -242,10 +250,14 @@ impl App {
         self.inner.shared.calls.read()
     }
 
-    /// The resolved value of an application variable.
-    #[must_use]
-    pub fn variable(&self, name: &str) -> Option<&str> {
-        self.inner.variables.get(name).map(String::as_str)
+    /// Lets an instance crash at one of its next host calls. One crash waits at a time.
+    pub fn crash(&self, crash: Crash) {
+        self.inner.shared.crash.arm(crash);
+    }
+
+    /// Waits for no crash any more; answers whether the last one happened.
+    pub fn crashed(&self) -> bool {
+        self.inner.shared.crash.disarm()
     }
 
     /// Answers a request whose body streams.

@@ -29,6 +29,7 @@ use crate::{
     LogSink,
     bindings::{App as World, spin},
     calls::{Counters, InFlight, InFlightGuard, Kind, RequestContext, Tally},
+    crash::{CrashPoint, Doom, Fate},
     key_value::{self, Stores},
     log::GuestOutput,
     outbound::{AllowList, Answer, Outbound, allowing_line},
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) log: LogSink,
     pub(crate) request_timeout: Duration,
     pub(crate) calls: Arc<Counters>,
+    pub(crate) crash: CrashPoint,
 }
 
 impl Rights {
@@ -92,6 +94,13 @@ pub(crate) struct State {
 struct Hooks {
     rights: Arc<Rights>,
     tally: Tally,
+    doom: Arc<Doom>,
+}
+
+impl Hooks {
+    fn fate(&self, kind: Kind) -> Fate {
+        self.rights.app.crash.fate(&self.rights.id, kind, &self.doom)
+    }
 }
 
 impl State {
@@ -107,7 +116,7 @@ impl State {
             table: ResourceTable::new(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            hooks: Hooks { rights, tally },
+            hooks: Hooks { rights, tally, doom: Arc::default() },
             limits: StoreLimitsBuilder::new().memory_size(MEMORY).build(),
             connections: 0,
         }
@@ -138,7 +147,8 @@ impl WasiHttpHooks for Hooks {
             self.rights.refuse("outbound request", "allowed_outbound_hosts", &allowing_line(request.uri()));
             return Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)));
         }
-        Box::new(self.rights.app.outbound.clone().send(request, options))
+        let fate = self.fate(Kind::Http);
+        Box::new(fate.around(self.rights.app.outbound.clone().send(request, options)))
     }
 }
 
@@ -195,8 +205,8 @@ impl kv::HostStore for &mut State {
     }
 }
 
-fn store<T: 'static>(accessor: &Accessor<T, Spin>, store: &Resource<key_value::Store>) -> wasmtime::Result<key_value::Store> {
-    counted(accessor, Kind::KeyValue, |access| Ok(access.get().table.get(store)?.clone()))
+fn store<T: 'static>(accessor: &Accessor<T, Spin>, store: &Resource<key_value::Store>) -> wasmtime::Result<(key_value::Store, Fate)> {
+    counted(accessor, Kind::KeyValue, |access| Ok((access.get().table.get(store)?.clone(), access.get().hooks.fate(Kind::KeyValue))))
 }
 
 impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
@@ -220,8 +230,8 @@ impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
         this: Resource<key_value::Store>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
-        let store = store(accessor, &this)?;
-        Ok(store.get(key).await)
+        let (store, fate) = store(accessor, &this)?;
+        Ok(fate.around(store.get(key)).await)
     }
 
     async fn set(
@@ -230,8 +240,8 @@ impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), kv::Error>> {
-        let store = store(accessor, &this)?;
-        Ok(store.set(key, value).await)
+        let (store, fate) = store(accessor, &this)?;
+        Ok(fate.around(store.set(key, value)).await)
     }
 
     async fn delete(
@@ -239,8 +249,8 @@ impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
         this: Resource<key_value::Store>,
         key: String,
     ) -> wasmtime::Result<Result<(), kv::Error>> {
-        let store = store(accessor, &this)?;
-        Ok(store.delete(key).await)
+        let (store, fate) = store(accessor, &this)?;
+        Ok(fate.around(store.delete(key)).await)
     }
 
     async fn exists(
@@ -248,16 +258,16 @@ impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
         this: Resource<key_value::Store>,
         key: String,
     ) -> wasmtime::Result<Result<bool, kv::Error>> {
-        let store = store(accessor, &this)?;
-        Ok(store.get(key).await.map(|value| value.is_some()))
+        let (store, fate) = store(accessor, &this)?;
+        Ok(fate.around(store.get(key)).await.map(|value| value.is_some()))
     }
 
     async fn get_keys(
         accessor: &Accessor<T, Self>,
         this: Resource<key_value::Store>,
     ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), kv::Error>>)> {
-        let store = store(accessor, &this)?;
-        let (keys, end) = match store.keys().await {
+        let (store, fate) = store(accessor, &this)?;
+        let (keys, end) = match fate.around(store.keys()).await {
             Ok(keys) => (keys, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
@@ -333,8 +343,10 @@ impl<T: 'static> sql::HostConnectionWithStore<T> for Spin {
         statement: String,
         parameters: Vec<sql::Value>,
     ) -> wasmtime::Result<Result<SqlResult, sql::Error>> {
-        let shared = counted(accessor, Kind::Sqlite, |access| wasmtime::error::Ok(access.get().table.get(&this)?.0.clone()))?;
-        let head = shared.execute(statement, parameters).await;
+        let (shared, fate) = counted(accessor, Kind::Sqlite, |access| {
+            wasmtime::error::Ok((access.get().table.get(&this)?.0.clone(), access.get().hooks.fate(Kind::Sqlite)))
+        })?;
+        let head = fate.around(shared.execute(statement, parameters)).await;
         accessor.with(|mut access| {
             let (rows, end) = match head.rest {
                 Rest::Ended(end) => {
@@ -412,6 +424,7 @@ impl HandlerState for Workers {
     async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiration, Worker>> {
         let state = State::new(self.rights.clone());
         let in_flight = state.hooks.tally.in_flight.clone();
+        let doom = state.hooks.doom.clone();
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         // A loop in a guest yields to the others at every tick, so that its time limit can end it.
@@ -419,7 +432,7 @@ impl HandlerState for Workers {
         store.epoch_deadline_async_yield_and_update(1);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         // Longer than the client is made to wait: only an instance that hangs is ended by this.
-        let expiration = Expiration { busy: self.rights.app.request_timeout + Duration::from_secs(5), timer: None };
+        let expiration = Expiration { busy: self.rights.app.request_timeout + Duration::from_secs(5), timer: None, doom };
         Ok(Instance { store, proxy, view: WasiHttpView::http, expiration, state: Worker { rights: self.rights.clone(), in_flight } })
     }
 }
@@ -428,10 +441,14 @@ impl HandlerState for Workers {
 pub(crate) struct Expiration {
     busy: Duration,
     timer: Option<(Instant, Pin<Box<tokio::time::Sleep>>)>,
+    doom: Arc<Doom>,
 }
 
 impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, since: Instant) -> Poll<()> {
+        if self.doom.poll(cx) {
+            return Poll::Ready(());
+        }
         let limit = if status == WorkerStatus::Idle { IDLE } else { self.busy };
         let at = since + limit;
         match &mut self.timer {

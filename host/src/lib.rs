@@ -8,6 +8,7 @@
 
 mod app;
 mod calls;
+mod crash;
 mod instance;
 mod key_value;
 mod log;
@@ -26,6 +27,7 @@ mod bindings {
 
 pub use app::{App, AppConfig, Runtime};
 pub use calls::HostCalls;
+pub use crash::{Crash, Moment};
 pub use key_value::KvLocation;
 pub use log::LogSink;
 pub use manifest::Manifest;

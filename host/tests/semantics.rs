@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use host::{App, AppConfig, HostCalls, KvLocation, LogSink, Runtime};
+use host::{App, AppConfig, Crash, HostCalls, KvLocation, LogSink, Moment, Runtime};
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -120,6 +120,35 @@ async fn a_component_reaches_what_its_manifest_names_and_nothing_else() {
     ] {
         assert!(probe.logged(line), "no line says {line}: {:#?}", probe.log());
     }
+}
+
+/// The probe makes three statements: a table, a row, a count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_ends_an_instance_before_or_after_its_nth_call() {
+    let probe = probe().await;
+    let crash = |call, moment| probe.app.crash(Crash { component: Some("probe".into()), call, moment });
+    assert_eq!(probe.told("/database?default").await, json!({"Ok": 1}));
+    crash(2, Moment::Before);
+    assert_eq!(probe.get("/database?default").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(probe.app.crashed());
+    // The next request finds a fresh instance; the row of the one that crashed was never written.
+    assert_eq!(probe.told("/database?default").await, json!({"Ok": 2}));
+    crash(2, Moment::After);
+    assert_eq!(probe.get("/database?default").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(probe.told("/database?default").await, json!({"Ok": 4}));
+    // Beyond the last call nothing happens, and another component's calls don't count.
+    crash(4, Moment::Before);
+    assert_eq!(probe.told("/database?default").await, json!({"Ok": 5}));
+    assert!(!probe.app.crashed());
+    probe.app.crash(Crash { component: Some("poor".into()), call: 1, moment: Moment::Before });
+    assert_eq!(probe.told("/database?default").await, json!({"Ok": 6}));
+    assert!(!probe.app.crashed());
+    // Key-value and outbound calls are calls, too.
+    crash(3, Moment::Before);
+    assert_eq!(probe.get("/store?default").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    crash(1, Moment::After);
+    assert_eq!(probe.get("/fetch?http://127.0.0.1:1/").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(probe.app.crashed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

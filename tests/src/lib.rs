@@ -109,6 +109,7 @@ pub struct World(Arc<Inner>);
 
 struct Inner {
     sandbox: Sandbox,
+    app: host::App,
     /// Dropped with the world: then the app stops.
     _server: host::Server,
     address: Url,
@@ -176,7 +177,7 @@ impl World {
             .unwrap();
         drop(port);
         let server = app.serve(listen).await.unwrap();
-        Self(Arc::new(Inner { sandbox, _server: server, address, database, logs, folder }))
+        Self(Arc::new(Inner { sandbox, app, _server: server, address, database, logs, folder }))
     }
 
     /// Where the app really listens.
@@ -200,6 +201,17 @@ impl World {
     /// Lets something outside go wrong from now on.
     pub fn fault(&self, rule: impl Into<sandbox::Rule>) {
         self.control().fault(rule);
+    }
+
+    /// Lets the power go at the n-th host call of a component from now on.
+    pub fn crash_at(&self, component: &str, call: u64, moment: host::Moment) {
+        self.0.app.crash(host::Crash { component: Some(component.to_owned()), call, moment });
+    }
+
+    /// Whether it went; if not, it stays on.
+    #[must_use]
+    pub fn crashed(&self) -> bool {
+        self.0.app.crashed()
     }
 
     /// Lets the bucket answer 503 to everything.
@@ -358,6 +370,15 @@ impl World {
     /// Lets the time come for every unfinished task to be looked at again.
     pub fn db_tasks_are_due(&self) {
         self.db_write("UPDATE ai_tasks SET next_attempt_at = 0, claimed_until = 0 WHERE status IN ('pending', 'processing')", []);
+    }
+
+    /// Lets so many seconds pass for everything unfinished: claims, retries and deadlines come nearer.
+    pub fn db_time_passes(&self, seconds: i64) {
+        let tasks = "UPDATE ai_tasks SET created_at = created_at - ?1, next_attempt_at = next_attempt_at - ?1, claimed_until = claimed_until - ?1 \
+                     WHERE status IN ('pending', 'processing')";
+        self.db_write(tasks, [seconds]);
+        self.db_write("UPDATE uploads SET created_at = created_at - ?1 WHERE status = 'pending'", [seconds]);
+        self.db_write("UPDATE idempotency_keys SET claimed_until = claimed_until - ?1", [seconds]);
     }
 
     /// Lets the time come for every order, subscription and open event to be looked at again.

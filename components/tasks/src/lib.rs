@@ -6,7 +6,21 @@ use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
 
-static SERVICE: Service = Service { name: "tasks", settings: &["public_url", "session_secret"] };
+static SERVICE: Service = Service {
+    name: "tasks",
+    settings: &[
+        "public_url",
+        "session_secret",
+        "kie_base_url",
+        "kie_result_host",
+        "kie_api_key",
+        "s3_endpoint",
+        "s3_region",
+        "s3_bucket",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+    ],
+};
 
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
@@ -29,10 +43,11 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     }
 }
 
-/// GET /api/tasks/{task_no}: with an `ETag`, and `Retry-After` while there is something to wait for.
+/// GET /api/tasks/{task_no}: with an `ETag`, and `Retry-After` while there is something to wait for. A picture whose callback got lost
+/// is brought home by whoever looks at it first.
 async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let caller = session::require(call).await?;
-    let view = task::by_no(&caller.user_id, task_no, call.settings.public_url()?, clock::now()).await?;
+    let view = task::by_no(&call.settings, &caller.user_id, task_no, clock::now()).await?;
     let etag = view.etag();
     let mut response = if call.header("if-none-match").is_some_and(|known| matches(known, &etag)) {
         reply::status(StatusCode::NOT_MODIFIED)

@@ -22,7 +22,8 @@ pub enum Settled {
 /// Settles the order of a paid checkout: payment, grant and completion in one statement, once however often it is asked. The event
 /// that brought the news is filed by the same statement. Webhook, return page and reconciliation all come here.
 ///
-/// An order that was given up before somebody paid it after all stays given up; a new order with its terms takes the payment.
+/// An order that was given up before somebody paid it after all stays given up; a new order with its terms takes the payment. So does
+/// one that was paid already, by another checkout: who pays twice gets twice.
 ///
 /// # Errors
 /// The database's.
@@ -32,7 +33,11 @@ pub async fn settle(checkout: &Checkout, event_id: Option<&str>, now: i64) -> Re
     }
     let Some(order_id) = &checkout.request_id else { return Ok(Settled::Unmatched) };
     match settle_as(order_id, checkout, event_id, now).await? {
-        Settled::Unmatched if revive(order_id, now).await? => settle_as(&late(order_id), checkout, event_id, now).await,
+        Settled::Unmatched => {
+            let another = format!("{order_id}-{}", checkout.id);
+            revive(order_id, &another, checkout, now).await?;
+            settle_as(&another, checkout, event_id, now).await
+        }
         settled => Ok(settled),
     }
 }
@@ -58,12 +63,9 @@ async fn settle_as(order_id: &str, checkout: &Checkout, event_id: Option<&str>, 
     })
 }
 
-/// Makes the order that takes a late payment, and answers whether there is one.
-async fn revive(order_id: &str, now: i64) -> Result<bool, Error> {
-    run(REVIVE, vec![order_id.into(), late(order_id).into(), now.into()]).await?;
-    Ok(one("SELECT 1 FROM orders WHERE id = ?1", vec![late(order_id).into()]).await?.is_some())
-}
-
-fn late(order_id: &str) -> String {
-    format!("{order_id}-late")
+/// Makes the order that takes a payment which the one it is for cannot take.
+async fn revive(order_id: &str, another: &str, checkout: &Checkout, now: i64) -> Result<(), Error> {
+    let Some(product) = &checkout.product else { return Ok(()) };
+    let parameters = vec![order_id.into(), another.into(), now.into(), checkout.id.as_str().into(), product.as_str().into()];
+    run(REVIVE, parameters).await.map(drop)
 }

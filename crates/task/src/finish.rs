@@ -48,6 +48,19 @@ pub async fn claim(task_id: &str, external_id: &str, now: i64) -> Result<Option<
     Ok(row.as_ref().map(read))
 }
 
+/// Claims a task whose callback is overdue. `None`: it is final, not due, or claimed by another.
+///
+/// # Errors
+/// The database's.
+pub async fn claim_due(task_id: &str, now: i64) -> Result<Option<Task>, Problem> {
+    let sql = format!(
+        "UPDATE ai_tasks SET claimed_until = ?2 + {CLAIM} \
+         WHERE id = ?1 AND status = 'processing' AND next_attempt_at <= ?2 AND claimed_until <= ?2 RETURNING {COLUMNS}"
+    );
+    let row = one(&sql, vec![task_id.into(), now.into()]).await?;
+    Ok(row.as_ref().map(read))
+}
+
 /// How a task stands that could not be claimed: its status, and whether the provider's id is its own.
 ///
 /// # Errors

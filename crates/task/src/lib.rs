@@ -4,7 +4,10 @@
 //! to the provider, [`finish`] brings the picture home. Each step is claimed by one conditional UPDATE (`claimed_until`), so a
 //! callback, a poll and the sweep can meet without doing anything twice, and whoever dies in the middle is followed by the next.
 
+use std::time::Duration;
+
 use cache::entry;
+use config::Settings;
 use database::{Error, Row, one, run};
 use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
@@ -160,19 +163,55 @@ fn is_final(status: &str) -> bool {
     matches!(status, "completed" | "failed")
 }
 
-/// A task of this user by its number: from the cache once it is final, else from the database.
+/// A task of this user by its number: from the cache once it is final, else from the database. A task whose callback is overdue is
+/// asked about on the way: whoever waits for it need not wait for the sweep.
 ///
 /// # Errors
 /// `not_found`, also for another user's task.
-pub async fn by_no(user_id: &str, task_no: &str, public_url: &str, now: i64) -> Result<View, Problem> {
+pub async fn by_no(settings: &Settings, user_id: &str, task_no: &str, now: i64) -> Result<View, Problem> {
+    let public_url = settings.public_url()?;
     if let Some(cached) = cache::get::<Cached>(&entry::task_result(task_no)).await {
         return if cached.user_id == user_id { Ok(cached.view) } else { Err(Problem::not_found("task")) };
     }
-    let sql = format!("SELECT {COLUMNS} FROM ai_tasks WHERE task_no = ?1 AND user_id = ?2");
-    let task = one(&sql, vec![task_no.into(), user_id.into()]).await?.as_ref().map(read);
-    let task = task.ok_or_else(|| Problem::not_found("task"))?;
+    let (task, due) = find(user_id, task_no, now).await?;
+    if due && look(settings, &task, now).await {
+        return Ok(find(user_id, task_no, now).await?.0.view(public_url, now));
+    }
     remember(&task, public_url, now).await;
     Ok(task.view(public_url, now))
+}
+
+/// A task, and whether it is time to ask the provider about it.
+async fn find(user_id: &str, task_no: &str, now: i64) -> Result<(Task, bool), Problem> {
+    let sql = format!(
+        "SELECT {COLUMNS}, status = 'processing' AND next_attempt_at <= ?3 AND claimed_until <= ?3 FROM ai_tasks \
+         WHERE task_no = ?1 AND user_id = ?2"
+    );
+    let row = one(&sql, vec![task_no.into(), user_id.into(), now.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
+    Ok((read(&row), row.integer(14) != 0))
+}
+
+/// Longest that somebody who reads is made to wait for the provider, in seconds. What is cut off goes on when its claim has passed.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Asks the provider about a task that nobody else is asking about. Its trouble is not the reader's. Answers whether it was asked.
+async fn look(settings: &Settings, task: &Task, now: i64) -> bool {
+    let looked = outbound::within(LOOK, async {
+        let claimed = finish::claim_due(&task.id, now).await;
+        match claimed {
+            Ok(Some(task)) => Ok(Some(finish::finish(settings, &task, now).await.err())),
+            Ok(None) => Ok(None),
+            Err(problem) => Ok(Some(Some(problem))),
+        }
+    });
+    let trouble = match looked.await {
+        Ok(None) => return false,
+        Ok(Some(None)) => return true,
+        Ok(Some(Some(problem))) => problem.cause,
+        Err(failure) => Some(failure.to_string()),
+    };
+    eprintln!("{}", serde_json::json!({"level": "warn", "event": "task_look_failed", "task": task.task_no, "cause": trouble}));
+    true
 }
 
 /// A user's tasks, newest first. Read from the database each time: a list that is minutes old would hide the task just made.

@@ -24,8 +24,11 @@ pub struct Report {
 /// # Errors
 /// The database's. A single task's trouble is logged and does not stop the others.
 pub async fn sweep(settings: &Settings, now: i64) -> Result<Report, Problem> {
+    // A task that is about to be handed over is next looked at when its deadline has come: if this is cut off, the provider may have
+    // got it, and it must not get it twice. Handing over puts the time back when the provider surely has not.
     let sql = format!(
-        "UPDATE ai_tasks SET claimed_until = ?1 + {CLAIM} WHERE id IN (\
+        "UPDATE ai_tasks SET claimed_until = ?1 + {CLAIM}, \
+             next_attempt_at = iif(external_task_id IS NULL, max(next_attempt_at, created_at + {DEADLINE}), next_attempt_at) WHERE id IN (\
              SELECT id FROM ai_tasks WHERE status IN ('pending', 'processing') AND next_attempt_at <= ?1 AND claimed_until <= ?1 \
              ORDER BY next_attempt_at LIMIT {BATCH}) \
          AND claimed_until <= ?1 RETURNING {COLUMNS}"

@@ -4,12 +4,14 @@
 mod auth;
 mod budgets;
 mod cleanup;
+mod crashes;
 mod health;
 mod idempotency;
 mod manifest;
 mod me;
 mod orders;
 mod plans;
+mod polling;
 mod problems;
 mod reconciliation;
 mod refunds;

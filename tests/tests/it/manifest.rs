@@ -32,7 +32,14 @@ const RIGHTS: [Rights; 11] = [
     ("upload", true, true, &["s3_endpoint"], &["session_secret", "upload_max_bytes", "bucket"]),
     // It signs a link to the photo for the provider, and cannot reach the bucket itself.
     ("task-create", true, true, &["kie_base_url"], &["session_secret", "kie_base_url", "kie_api_key", "bucket"]),
-    ("tasks", true, true, &[], &["session_secret"]),
+    // Whoever looks at a picture whose callback got lost brings it home.
+    (
+        "tasks",
+        true,
+        true,
+        &["kie_base_url", "kie_result_host", "s3_endpoint"],
+        &["session_secret", "kie_base_url", "kie_result_host", "kie_api_key", "bucket"],
+    ),
     // It has no part in sessions.
     (
         "task-callback",
