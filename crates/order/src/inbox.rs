@@ -6,6 +6,7 @@
 
 use database::{Error, one, run};
 use payment::{Checkout, Dispute, Event, Refund, Subscription};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
@@ -142,4 +143,43 @@ pub async fn retry(now: i64) -> Result<(usize, usize), Error> {
 /// Seconds until an open event is tried again: 1, 2, 4, ... minutes, at most 17 hours.
 fn delay(attempts: u32) -> i64 {
     60 << attempts.min(10)
+}
+
+/// An event as an admin sees it.
+#[derive(Serialize)]
+pub struct Listed {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `received` (open), `done` or `ignored`.
+    pub status: String,
+    pub outcome: Option<String>,
+    /// How often it came, and how often we tried it again.
+    pub deliveries: i64,
+    pub attempts: i64,
+    /// Unix seconds.
+    pub received_at: i64,
+    /// Unix seconds.
+    pub processed_at: Option<i64>,
+}
+
+/// The inbox, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(status: Option<&str>, limit: i64, offset: i64) -> Result<Vec<Listed>, Error> {
+    let sql = "SELECT id, type, status, outcome, deliveries, attempts, received_at, processed_at FROM payment_events \
+               WHERE ?1 IS NULL OR status = ?1 ORDER BY received_at DESC, rowid DESC LIMIT ?2 OFFSET ?3";
+    let rows = run(sql, vec![status.map(str::to_owned).into(), limit.into(), offset.into()]).await?;
+    let listed = rows.iter().map(|row| Listed {
+        id: row.text(0),
+        kind: row.text(1),
+        status: row.text(2),
+        outcome: row.optional_text(3),
+        deliveries: row.integer(4),
+        attempts: row.integer(5),
+        received_at: row.integer(6),
+        processed_at: row.optional_integer(7),
+    });
+    Ok(listed.collect())
 }

@@ -210,10 +210,15 @@ pub async fn credits(id: &str, now: i64) -> Result<Credits, Error> {
 /// # Errors
 /// The database's.
 pub async fn history(id: &str, limit: i64, offset: i64) -> Result<Vec<Movement>, Error> {
-    let sql = "SELECT id, amount, type, entity_type, entity_id, note, expires_at, created_at FROM credit_records \
-               WHERE user_id = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2 OFFSET ?3";
-    let rows = run(sql, vec![id.into(), limit.into(), offset.into()]).await?;
-    let movements = rows.iter().map(|row| Movement {
+    let sql = format!("SELECT {MOVEMENT} FROM credit_records WHERE user_id = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2 OFFSET ?3");
+    let rows = run(&sql, vec![id.into(), limit.into(), offset.into()]).await?;
+    Ok(rows.iter().map(movement).collect())
+}
+
+const MOVEMENT: &str = "id, amount, type, entity_type, entity_id, note, expires_at, created_at";
+
+fn movement(row: &Row) -> Movement {
+    Movement {
         id: row.text(0),
         amount: row.integer(1),
         kind: row.text(2),
@@ -222,8 +227,65 @@ pub async fn history(id: &str, limit: i64, offset: i64) -> Result<Vec<Movement>,
         note: row.optional_text(5),
         expires_at: row.optional_integer(6),
         created_at: row.integer(7),
-    });
-    Ok(movements.collect())
+    }
+}
+
+/// Credits that an admin gives.
+pub struct Gift<'a> {
+    /// Who gets them: by id or by address.
+    pub user_id: Option<&'a str>,
+    pub email: Option<&'a str>,
+    pub credits: i64,
+    /// Names the gift: it can be given once.
+    pub key: &'a str,
+    /// Seconds; `None`: for ever.
+    pub lasts: Option<i64>,
+    pub note: Option<&'a str>,
+}
+
+/// What came of a gift.
+pub enum Given {
+    Now(Movement),
+    /// The same gift was given before.
+    Before(Movement),
+    /// The key belongs to a gift of another size, or to somebody else.
+    Otherwise,
+    /// There is nobody to give it to.
+    Nobody,
+}
+
+/// Gives credits, once for each key.
+///
+/// # Errors
+/// The database's.
+pub async fn give(gift: &Gift<'_>, now: i64) -> Result<Given, Error> {
+    let sql = format!(
+        "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at, note, created_at) \
+         SELECT 'gift:' || ?3, id, ?4, 'gift', 'admin', ?3, ?6 + ?5, coalesce(?7, 'gift'), ?6 FROM users WHERE id = ?1 OR email = ?2 \
+         RETURNING {MOVEMENT}"
+    );
+    let optional = |text: Option<&str>| Value::from(text.map(str::to_owned));
+    let parameters = vec![
+        optional(gift.user_id),
+        optional(gift.email),
+        gift.key.into(),
+        gift.credits.into(),
+        gift.lasts.into(),
+        now.into(),
+        optional(gift.note),
+    ];
+    match one(&sql, parameters).await {
+        Ok(Some(row)) => return Ok(Given::Now(movement(&row))),
+        Ok(None) => return Ok(Given::Nobody),
+        Err(Error::Taken(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let sql = format!(
+        "SELECT {MOVEMENT} FROM credit_records WHERE entity_type = 'admin' AND entity_id = ?3 AND amount = ?4 \
+         AND user_id = (SELECT id FROM users WHERE id = ?1 OR email = ?2)"
+    );
+    let parameters = vec![optional(gift.user_id), optional(gift.email), gift.key.into(), gift.credits.into()];
+    Ok(one(&sql, parameters).await?.map_or(Given::Otherwise, |row| Given::Before(movement(&row))))
 }
 
 /// Key figures of a person.

@@ -1,6 +1,7 @@
 //! End-to-end tests: the real components on the embedded host, over HTTP, against the sandbox. The modules mirror the URL tree.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod admin;
 mod auth;
 mod budgets;
 mod cleanup;

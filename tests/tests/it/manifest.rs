@@ -9,7 +9,7 @@ type Rights = (&'static str, bool, bool, &'static [&'static str], &'static [&'st
 const BUCKET: [&str; 5] = ["s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"];
 
 /// Component, database, key-value, hosts, variables beside `public_url`; `"bucket"` stands for what is needed to sign for the bucket.
-const RIGHTS: [Rights; 11] = [
+const RIGHTS: [Rights; 12] = [
     (
         "auth",
         true,
@@ -59,6 +59,7 @@ const RIGHTS: [Rights; 11] = [
         &["kie_base_url", "kie_result_host", "s3_endpoint"],
         &["cron_secret", "kie_base_url", "kie_result_host", "kie_api_key", "bucket"],
     ),
+    ("admin", true, true, &[], &["session_secret", "admin_emails"]),
     ("reconcile-cron", true, false, &["creem_base_url"], &["cron_secret", "creem_base_url", "creem_api_key"]),
     ("health", true, true, &["s3_endpoint"], &["bucket"]),
 ];

@@ -3,7 +3,6 @@
 use e2e::World;
 use futures::future::join_all;
 use sandbox::{Fault, Service};
-use serde_json::json;
 
 /// A finished picture nobody told about.
 async fn unheard() -> (World, e2e::Person, String) {
@@ -12,11 +11,10 @@ async fn unheard() -> (World, e2e::Person, String) {
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
     let finished = async || {
-        let done = world.control().kie_tasks().iter().all(|task| json!(task)["state"] != "running" && json!(task)["state"] != "generating");
+        let done = world.control().kie_tasks().iter().all(|task| task.outcome.is_some());
         if done { Ok(()) } else { Err("at work".to_owned()) }
     };
     world.until("the provider", finished).await;
-    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
     (world, ada, task)
 }
 
@@ -78,8 +76,12 @@ async fn a_failure_nobody_told_about_is_found_and_paid_back() {
     world.fault(Fault::KieFail { code: 501, msg: None });
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
-    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-    world.db_tasks_are_due();
-    assert_eq!((ada.task(&task).await["status"].clone(), ada.credits().await), (json!("failed"), 3));
+    let failed = async || {
+        world.db_tasks_are_due();
+        let task = ada.task(&task).await;
+        if task["status"] == "failed" { Ok(()) } else { Err(task.to_string()) }
+    };
+    world.until("the failure", failed).await;
+    assert_eq!(ada.credits().await, 3);
     world.assert_books_balance();
 }

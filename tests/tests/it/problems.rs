@@ -6,7 +6,7 @@ use sandbox::{Credential, Credentials};
 use serde_json::json;
 
 /// Every route with the methods it answers to.
-const ROUTES: [(&str, &str); 31] = [
+const ROUTES: [(&str, &str); 34] = [
     ("/auth/login/google", "GET"),
     ("/auth/login/github", "GET"),
     ("/auth/callback/google", "GET"),
@@ -35,6 +35,9 @@ const ROUTES: [(&str, &str); 31] = [
     ("/api/me/credits/history", "GET, HEAD"),
     ("/api/subscription", "GET, HEAD"),
     ("/api/subscription/cancel", "POST"),
+    ("/api/admin/audit", "GET, HEAD"),
+    ("/api/admin/events", "GET, HEAD"),
+    ("/api/admin/gifts", "POST"),
     ("/internal/cleanup", "POST"),
     ("/internal/reconcile", "POST"),
     ("/health", "GET, HEAD"),

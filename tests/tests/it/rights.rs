@@ -81,6 +81,7 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         ("orders", Method::GET, "/api/products"),
         ("order-webhook", Method::POST, "/webhooks/creem"),
         ("account", Method::GET, "/api/me"),
+        ("admin", Method::GET, "/api/admin/audit"),
         ("cleanup-cron", Method::POST, "/internal/cleanup"),
         ("reconcile-cron", Method::POST, "/internal/reconcile"),
         ("health", Method::GET, "/health/live"),
