@@ -30,8 +30,8 @@ use crate::world::{Post, Service, World, fresh_id, locked, now_ms, pause};
 const PHOTO_MAX: usize = 26_214_400;
 /// New tasks in ten seconds.
 const RATE: f64 = 20.0;
-/// How many tasks' pictures are kept; older ones answer 404 as expired links do.
-const RESULTS_KEPT: usize = 500;
+/// How many bytes of pictures are kept; older ones answer 404 as expired links do.
+const RESULTS_KEPT: usize = 512 << 20;
 /// How many tasks are remembered.
 const TASKS_KEPT: usize = 20_000;
 /// A picture that belongs to nobody here: what a lying callback points at.
@@ -55,6 +55,8 @@ struct Tasks {
 
 #[derive(Default)]
 struct Results {
+    /// Of all of them.
+    bytes: usize,
     by_path: HashMap<String, (Bytes, ImageFormat)>,
     order: VecDeque<String>,
 }
@@ -163,11 +165,12 @@ impl Kie {
     fn keep_result(&self, path: String, bytes: Bytes, format: ImageFormat) {
         let mut results = locked(&self.results);
         results.order.push_back(path.clone());
+        results.bytes += bytes.len();
         results.by_path.insert(path, (bytes, format));
-        if results.order.len() > RESULTS_KEPT
+        while results.bytes > RESULTS_KEPT
             && let Some(oldest) = results.order.pop_front()
         {
-            results.by_path.remove(&oldest);
+            results.bytes -= results.by_path.remove(&oldest).map_or(0, |(bytes, _)| bytes.len());
         }
     }
 

@@ -3,6 +3,8 @@
 
 #[path = "ledger/arrows.rs"]
 mod arrows;
+#[path = "ledger/libsql.rs"]
+mod libsql;
 #[path = "ledger/lots.rs"]
 mod lots;
 #[path = "ledger/orders.rs"]

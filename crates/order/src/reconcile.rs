@@ -3,6 +3,8 @@
 //! Orders, subscriptions and payments each carry the time of their next look. A sweep moves that time forward in the statement that
 //! takes them, so two sweeps never ask the same thing, and whoever dies in between is followed by the next look.
 
+use std::time::{Duration, Instant};
+
 use database::{Error, run};
 use futures::future::join_all;
 use payment::{Checkout, Creem, Of, Subscription};
@@ -20,8 +22,10 @@ use crate::{
 const ORDER_LIFETIME: i64 = 86_400;
 /// Seconds for which a payment is watched for refunds and disputes: card disputes may come for about half a year.
 const WATCHED: i64 = 180 * 86_400;
-/// Looks of each kind in one sweep.
-const BATCH: i64 = 20;
+/// Looks made side by side.
+const BATCH: usize = 20;
+/// For how long a sweep takes batch after batch of each kind; the rest is for the next one.
+const TIME: Duration = Duration::from_secs(10);
 
 /// What a sweep found out.
 #[derive(Debug, Default, Serialize)]
@@ -46,9 +50,11 @@ pub struct Report {
 /// The database's. What creem does not answer is logged and asked again later.
 pub async fn sweep(creem: &Creem<'_>, now: i64) -> Result<Report, Problem> {
     let mut report = Report::default();
-    open_orders(creem, now, &mut report).await?;
-    report.subscriptions = subscriptions(creem, now).await?;
-    report.payments = paid_orders(creem, now).await?;
+    let started = Instant::now();
+    let goes_on = |batch, kinds: u32| batch == BATCH && started.elapsed() < TIME * kinds;
+    while goes_on(open_orders(creem, now, &mut report).await?, 1) {}
+    while goes_on(counted(subscriptions(creem, now).await?, &mut report.subscriptions), 2) {}
+    while goes_on(counted(paid_orders(creem, now).await?, &mut report.payments), 3) {}
     (report.events, report.applied) = inbox::retry(now).await?;
     report.months = subscription::grant_due_months(now).await?;
     Ok(report)
@@ -71,12 +77,22 @@ pub async fn follow(creem: &Creem<'_>, checkout: &Checkout, now: i64) -> Result<
     Ok(settled)
 }
 
-async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<(), Error> {
+fn counted(batch: usize, sum: &mut usize) -> usize {
+    *sum += batch;
+    batch
+}
+
+/// How many rows a batch may have, for SQL.
+fn limit() -> i64 {
+    i64::try_from(BATCH).unwrap_or(i64::MAX)
+}
+
+async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<usize, Error> {
     let sql = "UPDATE orders SET looks = looks + 1, next_look_at = ?1 + (120 << min(looks, 5)) \
                WHERE id IN (SELECT id FROM orders WHERE status = 'pending' AND next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) \
                AND status = 'pending' AND next_look_at <= ?1 RETURNING id, checkout_id, created_at";
-    let rows = run(sql, vec![now.into(), BATCH.into()]).await?;
-    report.orders = rows.len();
+    let rows = run(sql, vec![now.into(), limit().into()]).await?;
+    report.orders += rows.len();
     let looks = rows.iter().map(async |row| {
         let (id, over) = (row.text(0), now >= row.integer(2) + ORDER_LIFETIME);
         let Some(checkout_id) = row.optional_text(1) else { return Ok(if over { expire(&id, now).await? } else { Looked::Waits }) };
@@ -99,7 +115,7 @@ async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result
             Err(problem) => complain("order", &row.text(0), &problem),
         }
     }
-    Ok(())
+    Ok(rows.len())
 }
 
 enum Looked {
@@ -121,7 +137,7 @@ async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
                    WHEN disputed_at IS NOT NULL OR looks = 0 THEN ?1 + 86400 WHEN ?1 < paid_at + ?3 THEN ?1 + 604800 END \
                WHERE id IN (SELECT id FROM orders WHERE status = 'completed' AND next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) \
                AND status = 'completed' AND next_look_at <= ?1 RETURNING id, payment_id";
-    let rows = run(sql, vec![now.into(), BATCH.into(), WATCHED.into()]).await?;
+    let rows = run(sql, vec![now.into(), limit().into(), WATCHED.into()]).await?;
     let looks = rows.iter().map(async |row| {
         for transaction in creem.transactions(Of::Order(&row.text(1))).await? {
             money_back::compare(&transaction, now).await?;
@@ -144,7 +160,7 @@ async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
                    WHEN ?1 < coalesce(expires_at, updated_at) + ?3 THEN ?1 + 604800 END \
                WHERE id IN (SELECT id FROM subscriptions WHERE next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) AND next_look_at <= ?1 \
                RETURNING id, third_party_subscription_id, (SELECT checkout_id FROM orders WHERE orders.id = subscriptions.id)";
-    let rows = run(sql, vec![now.into(), BATCH.into(), WATCHED.into()]).await?;
+    let rows = run(sql, vec![now.into(), limit().into(), WATCHED.into()]).await?;
     let looks = rows.iter().map(|row| compare(creem, row.text(0), row.optional_text(1), row.optional_text(2), now));
     for (row, looked) in rows.iter().zip(join_all(looks).await) {
         if let Err(problem) = looked {

@@ -142,11 +142,12 @@ async fn settle(settings: &Settings, row: Option<database::Row>, now: i64, outco
     Ok(outcome)
 }
 
-/// Gives the claim back; the next look comes later each time.
+/// Gives the claim back; the next look comes later each time, but not later than the deadline.
 async fn release(task: &Task, now: i64) -> Result<(), Problem> {
+    let next = (now + hand_over::delay(task.attempts)).min((task.created_at + DEADLINE).max(now + 1));
     let sql =
         "UPDATE ai_tasks SET claimed_until = 0, attempts = attempts + 1, next_attempt_at = ?2 WHERE id = ?1 AND status = 'processing'";
-    database::run(sql, vec![task.id.as_str().into(), (now + hand_over::delay(task.attempts)).into()]).await?;
+    database::run(sql, vec![task.id.as_str().into(), next.into()]).await?;
     Ok(())
 }
 

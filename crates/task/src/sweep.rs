@@ -1,5 +1,7 @@
 //! Finishing what was cut off: tasks whose callback never came, that the provider could not take, or that ran out of time.
 
+use std::time::{Duration, Instant};
+
 use config::Settings;
 use futures::future::join_all;
 use problem::Problem;
@@ -7,8 +9,10 @@ use serde::Serialize;
 
 use crate::{CLAIM, COLUMNS, DEADLINE, Task, finish, finish::Outcome, hand_over, read};
 
-/// Tasks looked at in one sweep.
-const BATCH: i64 = 20;
+/// Tasks looked at side by side.
+const BATCH: usize = 20;
+/// For how long a sweep takes batch after batch; the rest is for the next one.
+const TIME: Duration = Duration::from_secs(20);
 
 /// What a sweep did with tasks.
 #[derive(Debug, Default, Serialize)]
@@ -24,6 +28,18 @@ pub struct Report {
 /// # Errors
 /// The database's. A single task's trouble is logged and does not stop the others.
 pub async fn sweep(settings: &Settings, now: i64) -> Result<Report, Problem> {
+    let (started, mut report) = (Instant::now(), Report::default());
+    loop {
+        let looked_at = batch(settings, now, &mut report).await?;
+        report.looked_at += looked_at;
+        if looked_at < BATCH || started.elapsed() > TIME {
+            return Ok(report);
+        }
+    }
+}
+
+/// Looks at the next tasks, side by side; answers how many.
+async fn batch(settings: &Settings, now: i64, report: &mut Report) -> Result<usize, Problem> {
     // A task that is about to be handed over is next looked at when its deadline has come: if this is cut off, the provider may have
     // got it, and it must not get it twice. Handing over puts the time back when the provider surely has not.
     let sql = format!(
@@ -34,12 +50,12 @@ pub async fn sweep(settings: &Settings, now: i64) -> Result<Report, Problem> {
          AND claimed_until <= ?1 RETURNING {COLUMNS}"
     );
     let tasks: Vec<Task> = database::run(&sql, vec![now.into()]).await?.iter().map(read).collect();
-    let mut report = Report { looked_at: tasks.len(), ..Report::default() };
+    let looked_at = tasks.len();
     let (waiting, others): (Vec<_>, Vec<_>) =
         tasks.into_iter().partition(|task| task.status == "pending" && task.external_id.is_none() && now < task.created_at + DEADLINE);
     if !waiting.is_empty() {
         hand_over::hand_over(settings, &waiting, now).await?;
-        report.handed_over = waiting.len();
+        report.handed_over += waiting.len();
     }
     for outcome in join_all(others.iter().map(|task| look(settings, task, now))).await {
         match outcome {
@@ -49,7 +65,7 @@ pub async fn sweep(settings: &Settings, now: i64) -> Result<Report, Problem> {
             Err(problem) => eprintln!("{}", serde_json::json!({"level": "warn", "event": "task_look_failed", "cause": problem.cause})),
         }
     }
-    Ok(report)
+    Ok(looked_at)
 }
 
 async fn look(settings: &Settings, task: &Task, now: i64) -> Result<Outcome, Problem> {

@@ -8,6 +8,7 @@ mod cleanup;
 mod crashes;
 mod health;
 mod idempotency;
+mod lossy;
 mod manifest;
 mod me;
 mod orders;
