@@ -8,7 +8,7 @@ mod model;
 mod sqlite;
 mod walk;
 
-pub use model::Model;
+pub use model::{Model, Order};
 pub use sqlite::Sqlite;
 pub use walk::{Failure, Walk, walk};
 

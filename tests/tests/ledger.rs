@@ -3,6 +3,8 @@
 
 #[path = "ledger/arrows.rs"]
 mod arrows;
+#[path = "ledger/generations.rs"]
+mod generations;
 #[path = "ledger/libsql.rs"]
 mod libsql;
 #[path = "ledger/lots.rs"]

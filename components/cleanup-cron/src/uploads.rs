@@ -8,8 +8,6 @@ use storage::{Bucket, PAGE, key};
 
 /// Pages of a thousand objects looked at in one sweep.
 const MOST_PAGES: usize = 20;
-/// How long an upload is kept, in seconds: 7 days.
-const KEPT: i64 = 7 * 86_400;
 /// An upload that is still pending after this many seconds was cut off.
 const CUT_OFF: i64 = 3_600;
 
@@ -73,5 +71,5 @@ fn is_old(object: &storage::Listed, now: i64) -> bool {
     let written = object.written_at();
     // The later of the two would keep a photo longer than promised, the earlier deletes nothing before its time: a key is made at
     // the moment of the upload.
-    in_key.or(written).is_some_and(|time| time <= now - KEPT) || written.is_some_and(|time| time <= now - KEPT)
+    in_key.or(written).is_some_and(|time| time <= now - key::UPLOADS_KEPT) || written.is_some_and(|time| time <= now - key::UPLOADS_KEPT)
 }

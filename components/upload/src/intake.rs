@@ -19,8 +19,6 @@ const MOST_FILES: usize = 4;
 /// How much of a file is looked at before it is stored, in bytes: the size in pixels stands after the metadata, which may hold a
 /// preview picture.
 const HEAD: usize = 512 * 1024;
-/// How long an upload is kept, in seconds: 7 days.
-const KEPT: i64 = 7 * 86_400;
 /// What a multipart body may be longer than its files, in bytes.
 const FRAMING: u64 = 64 * 1024;
 
@@ -222,7 +220,7 @@ impl Intake<'_> {
             photo.width.into(),
             photo.height.into(),
             clock::now().into(),
-            (clock::now() + KEPT).into(),
+            (clock::now() + key::UPLOADS_KEPT).into(),
         ];
         database::run(sql, parameters).await?;
         self.ids.push(id.to_owned());

@@ -63,11 +63,17 @@ pub async fn sweep(creem: &Creem<'_>, now: i64) -> Result<Report, Problem> {
 /// Settles a paid checkout, and for a plan brings in the subscription with its first payment. For the way back from paying, too.
 ///
 /// # Errors
-/// The database's; `provider_unavailable` when the subscription cannot be asked about: its order is settled all the same.
+/// The database's. A subscription that cannot be asked about now is left to the next sweep.
 pub async fn follow(creem: &Creem<'_>, checkout: &Checkout, now: i64) -> Result<Settled, Problem> {
     let settled = settle(checkout, None, now).await?;
     if let (Settled::Now | Settled::Before, Some(id)) = (settled, &checkout.subscription) {
-        let mut news = creem.subscription(id).await?;
+        let mut news = match creem.subscription(id).await {
+            Ok(news) => news,
+            Err(error) => {
+                complain("subscription", id, &error.into());
+                return Ok(settled);
+            }
+        };
         news.order_id = news.order_id.or_else(|| checkout.request_id.clone());
         if !matches!(news.status.as_str(), "active" | "scheduled_cancel") {
             news.last_transaction = None;

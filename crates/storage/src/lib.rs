@@ -34,6 +34,8 @@ pub mod key {
 
     /// All uploads.
     pub const UPLOADS: &str = "cache/";
+    /// How long an upload is kept, in seconds: 7 days.
+    pub const UPLOADS_KEPT: i64 = 7 * 86_400;
 
     /// Whether a key is one of ours. Path segments such as `..` would be resolved by the URL and leave the bucket, so only
     /// plain names pass.

@@ -21,5 +21,6 @@ mod rights;
 mod story;
 mod tasks;
 mod uploads;
+mod walk;
 mod webhooks_creem;
 mod webhooks_kie;

@@ -72,6 +72,16 @@ async fn a_payment_provider_that_is_down_leaves_a_cancelled_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payment_provider_that_does_not_answer_is_not_waited_for() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.fault(Fault::CreemApiSlow { ms: 80_000 });
+    ada.post_json(502, "/api/orders", &json!({"product_id": "credits-10"})).await.problem("provider_unavailable");
+    let orders = ada.get(200, "/api/orders").await.json()["orders"].clone();
+    assert_eq!(orders[0]["status"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_way_back_from_paying_settles_an_order_whose_webhook_is_late() {
     let world = World::new().await;
     world.fault(Fault::CreemWebhookDrop);

@@ -66,8 +66,8 @@ async fn an_event_that_comes_again_grants_nothing_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_and_the_buyer_at_the_same_time_grant_once() {
     let (world, ada, event, back) = paid_unheard().await;
-    let webhooks = join_all((0..10).map(|_| deliver(&world, 200, &event)));
-    let returns = join_all((0..10).map(|_| ada.get(302, &back)));
+    let webhooks = join_all((0..20).map(|_| deliver(&world, 200, &event)));
+    let returns = join_all((0..20).map(|_| ada.get(302, &back)));
     futures::join!(webhooks, returns);
     assert_eq!(ada.credits().await, 13);
     assert_eq!(world.sql_number("SELECT count(*) FROM credit_records WHERE entity_type = 'order'"), 1);

@@ -44,8 +44,8 @@ fn somebody_elses_credits_pay_nothing() {
 }
 
 #[test]
-fn of_twenty_who_spend_the_last_credit_at_once_one_succeeds() {
-    const THREADS: usize = 20;
+fn of_fifty_who_spend_the_last_credit_at_once_one_succeeds() {
+    const THREADS: usize = 50;
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("app.db");
     migrations::apply(&path, &e2e::root().join("migrations")).unwrap();
