@@ -61,7 +61,7 @@ async fn live(tasks: usize, purchases: usize) {
 
     let mut dice = seed;
     let pictures = stream::iter(0..tasks).for_each_concurrent(8, |n| order(&people[n % PEOPLE], &uploads[n % PEOPLE]));
-    let returns: Vec<bool> = (0..purchases).map(|_| roll(&mut dice) % 2 == 0).collect();
+    let returns: Vec<bool> = (0..purchases).map(|_| roll(&mut dice).is_multiple_of(2)).collect();
     let buying = stream::iter(returns.iter().enumerate()).for_each_concurrent(4, |(n, comes_back)| {
         // Everybody's first purchase is a plan.
         purchase(&people[n % PEOPLE], if n < PEOPLE { "basic-monthly" } else { "credits-10" }, *comes_back)
