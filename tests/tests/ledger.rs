@@ -19,8 +19,6 @@ mod refusals;
 mod soak;
 #[path = "ledger/tasks.rs"]
 mod tasks;
-#[path = "ledger/walk.rs"]
-mod walk;
 
 /// An in-memory database with the product's schema, and a clock of its own.
 mod books {

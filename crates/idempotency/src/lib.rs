@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: a request that is repeated does its work once and gets the same answer.
 //!
 //! Only answers of success are kept. A refusal did nothing, so it frees its key: after buying credits the same order may be sent
-//! again. Whoever comes while the work is under way waits for its answer.
+//! again. A fault of ours or of somebody outside may have come after a part of the work: the key stays with that work, and whoever
+//! sends the request again goes on with it. Whoever comes while the work is under way waits for its answer.
 
 use std::time::Duration;
 
@@ -142,7 +143,7 @@ async fn look(owner: &[String; 3], claim: &str, fingerprint: Option<&str>, now: 
 }
 
 impl Work {
-    /// Keeps the answer of success, or frees the key; and answers.
+    /// Keeps the answer of success, frees the key of a refusal, gives up the claim of a failure; and answers.
     ///
     /// # Errors
     /// The one given.
@@ -155,6 +156,10 @@ impl Work {
                 parameters.extend([i64::from(status.as_u16()).into(), answer.to_string().into(), fingerprint.into()]);
                 let sql = "UPDATE idempotency_keys SET status = ?5, body = ?6, fingerprint = ?7 \
                            WHERE user_id = ?1 AND endpoint = ?2 AND key = ?3 AND claim = ?4";
+                run(sql, parameters).await
+            }
+            Err(problem) if problem.status().is_server_error() => {
+                let sql = "UPDATE idempotency_keys SET claimed_until = 0 WHERE user_id = ?1 AND endpoint = ?2 AND key = ?3 AND claim = ?4";
                 run(sql, parameters).await
             }
             Err(_) => {
