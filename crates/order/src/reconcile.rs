@@ -20,6 +20,8 @@ use crate::{
 
 /// Seconds after which an order that nobody paid is given up.
 const ORDER_LIFETIME: i64 = 86_400;
+/// Seconds for which an order that was given up is still asked about: its page may be open somewhere.
+const AFTERLIFE: i64 = 30 * 86_400;
 /// Seconds for which a payment is watched for refunds and disputes: card disputes may come for about half a year.
 const WATCHED: i64 = 180 * 86_400;
 /// Looks made side by side.
@@ -94,22 +96,25 @@ fn limit() -> i64 {
 }
 
 async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<usize, Error> {
-    let sql = "UPDATE orders SET looks = looks + 1, next_look_at = ?1 + (120 << min(looks, 5)) \
-               WHERE id IN (SELECT id FROM orders WHERE status = 'pending' AND next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) \
-               AND status = 'pending' AND next_look_at <= ?1 RETURNING id, checkout_id, created_at";
-    let rows = run(sql, vec![now.into(), limit().into()]).await?;
+    let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
+                   WHEN status = 'pending' THEN ?1 + (120 << min(looks, 5)) WHEN ?1 < created_at + ?3 THEN ?1 + 604800 END \
+               WHERE id IN (SELECT id FROM orders WHERE status IN ('pending', 'expired') AND next_look_at <= ?1 \
+                            ORDER BY next_look_at LIMIT ?2) \
+               AND status IN ('pending', 'expired') AND next_look_at <= ?1 RETURNING id, checkout_id, created_at";
+    let rows = run(sql, vec![now.into(), limit().into(), AFTERLIFE.into()]).await?;
     report.orders += rows.len();
     let looks = rows.iter().map(async |row| {
         let (id, over) = (row.text(0), now >= row.integer(2) + ORDER_LIFETIME);
-        let Some(checkout_id) = row.optional_text(1) else { return Ok(if over { expire(&id, now).await? } else { Looked::Waits }) };
+        let Some(checkout_id) = row.optional_text(1) else { return Ok(if over { expire(&id, false, now).await? } else { Looked::Waits }) };
         let checkout = match creem.checkout(&checkout_id).await {
             Ok(checkout) => checkout,
-            Err(payment::Error::Refused { status, .. }) if over && status.is_client_error() => return Ok(expire(&id, now).await?),
+            Err(payment::Error::Refused { status, .. }) if over && status.is_client_error() => return Ok(expire(&id, false, now).await?),
             Err(error) => return Err(error.into()),
         };
         match follow(creem, &checkout, now).await? {
             Settled::Now | Settled::Before => Ok(Looked::Settled),
-            Settled::NotPaid if checkout.status == "expired" || over && checkout.status != "processing" => Ok(expire(&id, now).await?),
+            Settled::NotPaid if checkout.status == "expired" => Ok(expire(&id, false, now).await?),
+            Settled::NotPaid if over && checkout.status != "processing" => Ok(expire(&id, true, now).await?),
             _ => Ok(Looked::Waits),
         }
     });
@@ -130,10 +135,11 @@ enum Looked {
     Waits,
 }
 
-/// Gives up an order. A payment that comes all the same makes a new one of it.
-async fn expire(id: &str, now: i64) -> Result<Looked, Error> {
-    let sql = "UPDATE orders SET status = 'expired', next_look_at = NULL, updated_at = ?2 WHERE id = ?1 AND status = 'pending' RETURNING 1";
-    let expired = run(sql, vec![id.into(), now.into()]).await?;
+/// Gives up an order. A payment that comes all the same makes a new one of it; while the page is payable that is looked for.
+async fn expire(id: &str, payable: bool, now: i64) -> Result<Looked, Error> {
+    let sql = "UPDATE orders SET status = 'expired', next_look_at = ?3, updated_at = ?2 WHERE id = ?1 AND status = 'pending' RETURNING 1";
+    let next = payable.then_some(now + ORDER_LIFETIME);
+    let expired = run(sql, vec![id.into(), now.into(), next.into()]).await?;
     Ok(if expired.is_empty() { Looked::Waits } else { Looked::Expired })
 }
 

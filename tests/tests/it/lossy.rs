@@ -91,7 +91,9 @@ async fn live(tasks: usize, purchases: usize) {
     assert_eq!(count("SELECT count(*) FROM subscription_periods"), 2 * PEOPLE.min(purchases));
     assert_eq!(count("SELECT count(*) FROM payment_events WHERE status = 'received'"), 0, "{}", world.tail());
     let failed = count("SELECT count(*) FROM ai_tasks WHERE status = 'failed'");
-    assert!(failed * 8 < tasks, "{failed} of {tasks} failed");
+    // What was drawn was brought home; only what the provider itself failed at is paid back.
+    let refused = world.control().kie_tasks().iter().filter(|task| task.outcome.as_deref() != Some("success")).count();
+    assert_eq!(failed, refused, "{:?}", world.sql("SELECT failure_reason, count(*) FROM ai_tasks GROUP BY 1"));
     let spent = tasks - failed;
     let plans = PEOPLE.min(purchases);
     let expected = PEOPLE * tasks + plans * 2 * 25 + (purchases - plans) * 10 - spent;

@@ -80,6 +80,26 @@ async fn an_order_nobody_pays_expires_after_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_given_up_and_paid_unheard_is_found() {
+    let world = World::new().await;
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    world.db_payments_are_due();
+    assert_eq!(world.sweep().await["payments"]["expired"], 1);
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    world.sweep().await;
+    assert_eq!(ada.credits().await, 3, "a day later is soon enough");
+    for _ in 0..2 {
+        world.db_payments_are_due();
+        world.sweep().await;
+        assert_eq!(ada.credits().await, 13);
+    }
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_cut_off_before_its_checkout_expires() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;

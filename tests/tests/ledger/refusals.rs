@@ -117,3 +117,15 @@ fn an_address_and_an_identity_belong_to_one_person() {
     // The user is not made either: both or neither.
     books.refuses("UNIQUE constraint failed: user_auth.provider, user_auth.openid", &sign_up("eve", "eve@example.com", "ada"));
 }
+
+/// Erasing an account takes the person out of its row; the books stay.
+#[test]
+fn the_books_outlive_the_person() {
+    let books = with_history();
+    books.refuses("ledger_is_append_only", "DELETE FROM users WHERE id = 'ada'");
+    let (balance, rows) = (books.balance(), books.ask::<i64>("SELECT count(*) FROM credit_records", []));
+    books.run("UPDATE users SET email = 'erased:' || id, name = '', picture = NULL WHERE id = 'ada'", []).unwrap();
+    books.run("DELETE FROM user_auth WHERE user_id = 'ada'", []).unwrap();
+    assert_eq!((books.balance(), books.ask::<i64>("SELECT count(*) FROM credit_records", [])), (balance, rows));
+    books.assert_invariants();
+}
