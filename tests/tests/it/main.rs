@@ -6,6 +6,7 @@ mod auth;
 mod budgets;
 mod cleanup;
 mod crashes;
+mod docs;
 mod health;
 mod idempotency;
 mod lossy;

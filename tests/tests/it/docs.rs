@@ -1,0 +1,34 @@
+//! The documents say what is so.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// `module::test` of every test there is, by the files' names.
+fn tests(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests(&path, found);
+            continue;
+        }
+        let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+        found.extend(names.map(|name| format!("{module}::{name}")));
+    }
+}
+
+#[test]
+fn every_proof_that_the_table_of_faults_names_exists() {
+    let mut known = BTreeSet::new();
+    tests(&e2e::root().join("tests/tests"), &mut known);
+    let table = std::fs::read_to_string(e2e::root().join("docs/faults.md")).unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| row")).collect();
+    assert!(rows.len() > 40, "{} rows", rows.len());
+    for row in rows {
+        for name in row.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+            let name = name.strip_prefix("ledger ").unwrap_or(name);
+            assert!(known.contains(name), "{name} is named as a proof, and there is no such test");
+        }
+    }
+}
