@@ -103,33 +103,32 @@ pub fn up(options: &Options) -> Result<Ending> {
 
 /// Runs the sandbox alone, with these words of its own command line, in place of this program.
 pub fn sandbox_alone(words: &[String]) -> Result<ExitCode> {
-    build_package("sandbox", "dev")?;
-    let mut command = Command::new(program("dev", "ai-hairstyle-sandbox"));
+    build_program("sandbox", SANDBOX, "dev")?;
+    let mut command = Command::new(program("dev", SANDBOX));
     command.current_dir(root()).args(words);
     let error = std::os::unix::process::CommandExt::exec(&mut command);
     Err(error).context("cannot start the sandbox")
 }
 
 pub fn build_native(with_sandbox: bool, profile: &str) -> Result<()> {
-    step("building the embedded host (the first time takes minutes)", || build_packages(&["host"], profile))?;
+    step("building the embedded host (the first time takes minutes)", || compile(HOST, profile))?;
     if with_sandbox {
-        build_package("sandbox", "dev")?;
+        build_program("sandbox", SANDBOX, "dev")?;
     }
     Ok(())
 }
 
-fn build_package(name: &str, profile: &str) -> Result<()> {
-    step(&format!("building the {name}"), || build_packages(&[name], profile))
+fn build_program(what: &str, name: &str, profile: &str) -> Result<()> {
+    step(&format!("building the {what}"), || compile(name, profile))
 }
 
-fn build_packages(names: &[&str], profile: &str) -> Result<()> {
-    let mut command = cargo();
-    command.current_dir(root()).args(["build", "--profile", profile, "--bins"]);
-    for name in names {
-        command.args(["-p", name]);
-    }
-    run(&mut command)
+/// Without a package named, cargo takes the dependencies as the tests do, so that neither command makes the other compile them again.
+fn compile(program: &str, profile: &str) -> Result<()> {
+    run(cargo().current_dir(root()).args(["build", "--profile", profile, "--bin", program]))
 }
+
+const HOST: &str = "ai-hairstyle-host";
+const SANDBOX: &str = "ai-hairstyle-sandbox";
 
 fn program(profile: &str, name: &str) -> PathBuf {
     let folder = if profile == "dev" { "debug" } else { profile };
@@ -145,14 +144,14 @@ pub fn start_host(children: &mut Children, name: &'static str, command: &mut Com
 }
 
 pub fn sandbox_command(listen: SocketAddr, app_url: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program("dev", "ai-hairstyle-sandbox"));
+    let mut command = Command::new(program("dev", SANDBOX));
     command.current_dir(root());
     command.args(["--listen", &listen.to_string(), "--app-url", app_url]).arg("--dir").arg(folder);
     command
 }
 
 pub fn host_command(profile: &str, manifest: &Path, runtime_config: &Path, listen: SocketAddr) -> Command {
-    let mut command = Command::new(program(profile, "ai-hairstyle-host"));
+    let mut command = Command::new(program(profile, HOST));
     // Spin takes the database's path relative to the folder it is started in, and so does the embedded host.
     command.current_dir(root());
     command.arg("--manifest").arg(manifest).arg("--runtime-config").arg(runtime_config);
