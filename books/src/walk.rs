@@ -204,30 +204,35 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// A paid checkout is heard of, perhaps not for the first time, perhaps after its order was given up.
+    /// A paid checkout is heard of: perhaps not for the first time, perhaps after its order was given up, perhaps one that was made beside
+    /// the order's own.
     fn pay(&mut self) -> Step {
         let orders: Vec<String> = self.model.orders.keys().filter(|id| !id.contains("-ch_")).cloned().collect();
         let Some(id) = self.pick(&orders) else { return Ok(()) };
-        self.tell(format!("payment of {id}"));
-        let late = format!("{id}-ch_{id}");
-        let given_up = matches!(self.model.orders[&id].status, "cancelled" | "expired");
-        let settled = self.settle(&id, &id)?;
-        if given_up != settled.is_none() {
-            return Err(format!("settling answered {settled:?} for an order that is {}", self.model.orders[&id].status));
+        let order = self.model.orders[&id].clone();
+        let checkout = if !order.is_plan && self.roll(4) == 0 { format!("{id}b") } else { id.clone() };
+        let transaction = format!("tran_{checkout}");
+        self.tell(format!("payment of {id} by {checkout}"));
+        // What was given up, or paid by another checkout, cannot take this payment; another order does.
+        let takes = match order.status {
+            "pending" => true,
+            "cancelled" | "expired" => false,
+            _ => order.is_plan || order.transaction.as_ref() == Some(&transaction),
+        };
+        let mut settled = self.settle(&id, &checkout)?;
+        if takes != settled.is_some() {
+            return Err(format!("settling {id} answered {settled:?}, where it takes this payment: {takes}"));
         }
-        if given_up {
-            let checkout = format!("ch_{id}");
-            let product = self.run(
-                "SELECT provider_product_id FROM orders JOIN products ON products.id = product_id WHERE orders.id = ?1",
-                &[(&id).into()],
-            )?;
-            self.run(REVIVE, &[(&id).into(), (&late).into(), self.now.into(), (&checkout).into(), product[0][0].clone()])?;
-            let order = Order { status: "pending", refunded: 0, disputed_at: None, transaction: None, ..self.model.orders[&id].clone() };
-            self.model.orders.entry(late.clone()).or_insert(order);
+        let mut target = id.clone();
+        if !takes {
+            target = format!("{id}-ch_{checkout}");
+            let product = self.product(&id)?.remove(0);
+            self.run(REVIVE, &[(&id).into(), (&target).into(), self.now.into(), (&format!("ch_{checkout}")).into(), product])?;
+            let another = Order { status: "pending", refunded: 0, disputed_at: None, transaction: None, ..order };
+            self.model.orders.entry(target.clone()).or_insert(another);
+            settled = self.settle(&target, &checkout)?;
         }
-        let target = if given_up { &late } else { &id };
-        let settled = if given_up { self.settle(&late, &id)? } else { settled };
-        let first = self.model.pay(target, &format!("tran_{id}"), self.now);
+        let first = self.model.pay(&target, &transaction, self.now);
         if settled != Some(first) {
             return Err(format!("settling {target} answered {settled:?}, where it is the first time: {first}"));
         }
@@ -236,30 +241,29 @@ impl Walker<'_> {
 
     /// `None`: no order fits. Otherwise whether it was paid now.
     fn settle(&mut self, order: &str, checkout: &str) -> Result<Option<bool>, String> {
-        let product =
-            "SELECT provider_product_id, orders.amount FROM orders JOIN products ON products.id = product_id WHERE orders.id = ?1";
-        let Some(row) = self.run(product, &[order.into()])?.pop() else { return Ok(None) };
+        let [product, amount] = <[Value; 2]>::try_from(self.product(order)?).map_err(|row| format!("{order}: {row:?}"))?;
         let name = |prefix: &str| Value::from(&format!("{prefix}_{checkout}"));
+        let is_plan = self.model.orders.get(order).is_some_and(|order| order.is_plan);
+        let subscription = if is_plan { name("sub") } else { Value::Null };
         let parameters = [
             order.into(),
             name("ch"),
             name("ord"),
-            row[0].clone(),
+            product,
             self.now.into(),
             name("tran"),
-            row[1].clone(),
+            amount,
             name("cust"),
-            Value::Null,
+            subscription,
             Value::Null,
         ];
-        let parameters = if self.model.orders.get(order).is_some_and(|order| order.is_plan) {
-            let mut parameters = parameters;
-            parameters[8] = name("sub");
-            parameters
-        } else {
-            parameters
-        };
         Ok(self.run(SETTLE, &parameters)?.pop().map(|row| row[0].integer() != 0))
+    }
+
+    /// What an order is for: the provider's product, and the cents.
+    fn product(&mut self, order: &str) -> Result<Vec<Value>, String> {
+        let sql = "SELECT provider_product_id, orders.amount FROM orders JOIN products ON products.id = product_id WHERE orders.id = ?1";
+        self.run(sql, &[order.into()])?.pop().ok_or_else(|| format!("there is no order {order}"))
     }
 
     fn give_up(&mut self) -> Step {
@@ -293,9 +297,9 @@ impl Walker<'_> {
         };
         let disputed = self.pick(&[None, None, Some(true), Some(false), Some(false)]).flatten();
         self.tell(format!("{refunded} of {paid} went back of {id}, disputed {disputed:?}"));
-        // An order's payment is known by its checkout's number; a period's id is the payment.
-        let transaction =
-            if self.model.orders.contains_key(&id) { format!("tran_{}", id.split("-ch_").next().unwrap_or_default()) } else { id.clone() };
+        // A period's id is its payment; an order that was not paid has none yet.
+        let transaction = self.model.orders.get(&id).map_or(Some(id.clone()), |order| order.transaction.clone());
+        let transaction = transaction.unwrap_or_else(|| format!("tran_{id}"));
         let sql = "INSERT INTO money_back (transaction_id, refunded_amount, disputed, at) VALUES (?1, ?2, ?3, ?4)";
         self.run(sql, &[(&transaction).into(), refunded.into(), disputed.map(i64::from).into(), self.now.into()])?;
         self.model.money_back(&transaction, refunded, disputed, self.now);
