@@ -113,10 +113,12 @@ async fn give(mut call: Call) -> Result<Reply, Problem> {
         problem.errors = errors;
         return Err(problem);
     }
+    // Addresses are kept in lower case.
+    let email = input.email.map(|email| email.trim().to_lowercase());
     let now = clock::now();
     let gift = Gift {
         user_id: input.user_id.as_deref(),
-        email: input.email.as_deref(),
+        email: email.as_deref(),
         credits: input.credits,
         key: &input.key,
         lasts: input.expires_in_days.map(|days| days * 86_400),

@@ -76,9 +76,21 @@ async fn sweep(call: &Call) -> Result<Reply, Problem> {
 
 /// Rows whose time is over, and balances whose lots have expired since they were last written.
 async fn rows(now: i64) -> Result<Value, Problem> {
-    let tokens = database::run("DELETE FROM one_time_tokens WHERE expires_at <= ?1 RETURNING 1", vec![now.into()]).await?;
-    let keys = database::run("DELETE FROM idempotency_keys WHERE expires_at <= ?1 RETURNING 1", vec![now.into()]).await?;
-    let sessions = database::run("DELETE FROM sessions WHERE expires_at <= ?1 RETURNING 1", vec![now.into()]).await?;
+    let tokens = database::run(
+        "DELETE FROM one_time_tokens WHERE rowid IN (SELECT rowid FROM one_time_tokens WHERE expires_at <= ?1 LIMIT 5000) RETURNING 1",
+        vec![now.into()],
+    )
+    .await?;
+    let keys = database::run(
+        "DELETE FROM idempotency_keys WHERE rowid IN (SELECT rowid FROM idempotency_keys WHERE expires_at <= ?1 LIMIT 5000) RETURNING 1",
+        vec![now.into()],
+    )
+    .await?;
+    let sessions = database::run(
+        "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions WHERE expires_at <= ?1 LIMIT 5000) RETURNING 1",
+        vec![now.into()],
+    )
+    .await?;
     let sql = "UPDATE users SET updated_at = ?1, credits = (\
                    SELECT coalesce(sum(remaining), 0) FROM credit_lots \
                    WHERE user_id = users.id AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?1)) \

@@ -1,6 +1,7 @@
 //! Buying credits: what is for sale, the order and its checkout, the way back from paying, and the plan one has.
 
 use http::{Method, StatusCode};
+use idempotency::Work;
 use order::{Opened, Opening, Order, reconcile, subscription};
 use payment::{Creem, Purchase};
 use problem::{Code, Problem};
@@ -45,15 +46,23 @@ struct Input {
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
     let (input, body) = call.json_and_bytes::<Input>().await?;
-    idempotency::once(&call, &caller.user_id, "POST /api/orders", &body, async |work_id| {
-        let order = buy(&call, &caller.user_id, &input.product_id, work_id).await?;
+    idempotency::once(&call, &caller.user_id, "POST /api/orders", &body, async |work| {
+        let order = buy(&call, &caller.user_id, &input.product_id, work).await?;
         Ok((StatusCode::CREATED, json!({"order": order})))
     })
     .await
 }
 
-async fn buy(call: &Call, user_id: &str, product_id: &str, work_id: Option<&str>) -> Result<Order, Problem> {
-    let opened = match order::open(user_id, product_id, work_id, clock::now()).await? {
+async fn buy(call: &Call, user_id: &str, product_id: &str, work: Option<&Work>) -> Result<Order, Problem> {
+    let begun = match work {
+        Some(work) if work.resumed => order::resume(user_id, &work.id).await?,
+        _ => None,
+    };
+    let opening = match begun {
+        Some(opening) => opening,
+        None => order::open(user_id, product_id, work.map(|work| work.id.as_str()), clock::now()).await?,
+    };
+    let opened = match opening {
         Opening::Opened(opened) => opened,
         // The same request was cut off after its checkout was made.
         Opening::Continued(order) => return Ok(order),

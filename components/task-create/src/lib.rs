@@ -4,6 +4,7 @@
 
 use database::Error;
 use http::{Method, StatusCode};
+use idempotency::Work;
 use problem::Problem;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
@@ -43,8 +44,8 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
     let caller = session::require(&call).await?;
     let (input, body) = call.json_and_bytes().await?;
     let order = Order::parse(input)?;
-    idempotency::once(&call, &caller.user_id, "POST /api/tasks", &body, async |work_id| {
-        let tasks = order_pictures(&call, &caller.user_id, &order, work_id).await?;
+    idempotency::once(&call, &caller.user_id, "POST /api/tasks", &body, async |work| {
+        let tasks = order_pictures(&call, &caller.user_id, &order, work).await?;
         let now = clock::now();
         let (tasks, balance) = task::create::outcome(&tasks, now).await?;
         let public_url = call.settings.public_url()?;
@@ -55,12 +56,20 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
     .await
 }
 
-async fn order_pictures(call: &Call, user_id: &str, order: &Order, work_id: Option<&str>) -> Result<Vec<Task>, Problem> {
+async fn order_pictures(call: &Call, user_id: &str, order: &Order, work: Option<&Work>) -> Result<Vec<Task>, Problem> {
+    // The same request was cut off after the tasks were made, and perhaps the photo has gone since. Whether the provider got them is
+    // not known, so they are left to its callback and to their deadline.
+    if let Some(work) = work.filter(|work| work.resumed) {
+        let tasks = task::create::of_work(user_id, order, &work.id).await?;
+        if !tasks.is_empty() {
+            return Ok(tasks);
+        }
+    }
     let now = clock::now();
+    let work_id = work.map(|work| work.id.as_str());
     let tasks = match (task::create::create(user_id, order, work_id, now, clock::now_millis()).await, work_id) {
         (Ok(tasks), _) => tasks,
-        // The same request was cut off after this point. Whether the provider got the tasks is not known, so they are left to its
-        // callback and to their deadline.
+        // Whoever was believed to be cut off was only slow.
         (Err(Error::Taken(_)), Some(work_id)) => return Ok(task::create::of_work(user_id, order, work_id).await?),
         (Err(error), _) => return Err(error.into()),
     };

@@ -22,7 +22,7 @@ const KEPT: i64 = 86_400;
 const CLAIM: i64 = 120;
 /// How long a twin waits for the answer before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it waits between two looks.
+/// How long it waits before its second look; then longer each time.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a key stands for.
@@ -37,6 +37,8 @@ pub enum Begun {
 pub struct Work {
     /// Rows that the work makes take their ids from this: it is the same when a request that was cut off is sent again.
     pub id: String,
+    /// Whether somebody began it before: what they have made comes first, whatever has changed since.
+    pub resumed: bool,
     owner: [String; 3],
     claim: String,
 }
@@ -48,8 +50,8 @@ pub struct Done {
     body: String,
 }
 
-/// Does `work` once for the key of this request, if it has one; a repetition gets the kept answer. `work` is given the id its rows
-/// begin with, if any, and answers status and JSON.
+/// Does `work` once for the key of this request, if it has one; a repetition gets the kept answer. `work` is given what it is
+/// done under, if there is a key, and answers status and JSON.
 ///
 /// # Errors
 /// `invalid_input` for a key that is none, `idempotency_key_reused`, `conflict` while a twin takes too long; those of `work`.
@@ -58,7 +60,7 @@ pub async fn once(
     user_id: &str,
     endpoint: &'static str,
     body: &[u8],
-    work: impl AsyncFnOnce(Option<&str>) -> Result<(StatusCode, Value), Problem>,
+    work: impl AsyncFnOnce(Option<&Work>) -> Result<(StatusCode, Value), Problem>,
 ) -> Result<Reply, Problem> {
     let fingerprint = fingerprint::of_bytes(body);
     match begin(call, user_id, endpoint, Some(&fingerprint)).await? {
@@ -68,7 +70,7 @@ pub async fn once(
         }
         Some(Begun::Done(done)) => done.replay(&fingerprint),
         Some(Begun::Work(claimed)) => {
-            let result = work(Some(&claimed.id)).await;
+            let result = work(Some(&claimed)).await;
             claimed.end(&fingerprint, result).await
         }
     }
@@ -84,11 +86,11 @@ pub async fn begin(call: &Call, user_id: &str, endpoint: &'static str, fingerpri
     let key = key.ok_or_else(|| Problem::invalid(HEADER, "The key should be 1 to 255 visible ASCII characters."))?;
     let owner = [user_id.to_owned(), endpoint.to_owned(), key.to_owned()];
     let claim = uuid::Uuid::new_v4().to_string();
-    let mut waited = Duration::ZERO;
+    let (mut waited, mut pause) = (Duration::ZERO, PAUSE);
     loop {
         let row = look(&owner, &claim, fingerprint, clock::now()).await?;
         if row.integer(0) != 0 {
-            return Ok(Some(Begun::Work(Work { id: row.text(1), owner, claim })));
+            return Ok(Some(Begun::Work(Work { id: row.text(1), resumed: row.integer(5) != 0, owner, claim })));
         }
         let (known, status) = (row.optional_text(2), row.optional_integer(3));
         if let (Some(known), Some(given)) = (&known, fingerprint)
@@ -104,8 +106,9 @@ pub async fn begin(call: &Call, user_id: &str, endpoint: &'static str, fingerpri
         if waited >= PATIENCE {
             return Err(Problem::new(Code::Conflict, "A request with this Idempotency-Key is still being worked on.").retry_after(5));
         }
-        spin_sdk::time::sleep(PAUSE).await;
-        waited += PAUSE;
+        spin_sdk::time::sleep(pause).await;
+        waited += pause;
+        pause = pause.mul_f64(1.5);
     }
 }
 
@@ -127,7 +130,7 @@ async fn look(owner: &[String; 3], claim: &str, fingerprint: Option<&str>, now: 
              body = iif({FORGOTTEN}, NULL, body), \
              created_at = iif({FORGOTTEN}, excluded.created_at, created_at), \
              expires_at = iif({FORGOTTEN}, excluded.expires_at, expires_at) \
-         RETURNING claim = ?6, work_id, fingerprint, status, body"
+         RETURNING claim = ?6, work_id, fingerprint, status, body, work_id <> ?5"
     );
     let [user_id, endpoint, key] = owner;
     let parameters = vec![

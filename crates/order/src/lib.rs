@@ -134,7 +134,11 @@ pub async fn open(user_id: &str, product_id: &str, work_id: Option<&str>, now: i
     match (one(sql, parameters).await, work_id) {
         (Ok(Some(row)), _) => return Ok(Opening::Opened(opened(&row))),
         (Ok(None), _) => {}
-        (Err(Error::Taken(_)), Some(work_id)) => return resume(user_id, product_id, work_id, now).await,
+        // The order that this request opened before was given up since; another takes its place.
+        (Err(Error::Taken(_)), Some(work_id)) => match resume(user_id, work_id).await? {
+            Some(opening) => return Ok(opening),
+            None => return Box::pin(open(user_id, product_id, None, now)).await,
+        },
         (Err(error), _) => return Err(error),
     }
     let exists = one("SELECT 1 FROM products WHERE id = ?1 AND active = 1", vec![product_id.into()]).await?;
@@ -145,18 +149,18 @@ fn opened(row: &Row) -> Opened {
     Opened { id: row.text(0), provider_product_id: row.text(1), email: row.text(2) }
 }
 
-/// Goes on with an order that was opened before its request was cut off: without a checkout it still needs one. One that was given up
-/// since stays given up, and another takes its place.
-async fn resume(user_id: &str, product_id: &str, id: &str, now: i64) -> Result<Opening, Error> {
+/// Goes on with an order that was opened before its request was cut off: without a checkout it still needs one. `None`: there is none,
+/// or it was given up.
+///
+/// # Errors
+/// The database's.
+pub async fn resume(user_id: &str, id: &str) -> Result<Option<Opening>, Error> {
     let sql = "SELECT orders.id, provider_product_id, email FROM orders JOIN products ON products.id = product_id \
                JOIN users ON users.id = user_id WHERE orders.id = ?1 AND user_id = ?2 AND status = 'pending' AND checkout_id IS NULL";
     if let Some(row) = one(sql, vec![id.into(), user_id.into()]).await? {
-        return Ok(Opening::Opened(opened(&row)));
+        return Ok(Some(Opening::Opened(opened(&row))));
     }
-    match by_id(user_id, id).await? {
-        Some(order) if order.status != "cancelled" => Ok(Opening::Continued(order)),
-        _ => Box::pin(open(user_id, product_id, None, now)).await,
-    }
+    Ok(by_id(user_id, id).await?.filter(|order| order.status != "cancelled").map(Opening::Continued))
 }
 
 /// Notes where an order is paid.

@@ -13,6 +13,8 @@ use storage::{Bucket, Description, key};
 
 use crate::{CLAIM, COLUMNS, DEADLINE, Task, hand_over, read};
 
+/// After so many looks a task is left to the sweep.
+const READERS: i64 = 8;
 /// Largest picture that is brought home, in bytes.
 const MOST_BYTES: usize = 40 << 20;
 /// How long fetching one picture may take.
@@ -48,14 +50,16 @@ pub async fn claim(task_id: &str, external_id: &str, now: i64) -> Result<Option<
     Ok(row.as_ref().map(read))
 }
 
-/// Claims a task whose callback is overdue. `None`: it is final, not due, or claimed by another.
+/// Claims a task whose callback is overdue, for somebody who waits for it. `None`: it is final, not due, claimed by another, or a case for
+/// the sweep, which has more time: past its deadline, or looked at by readers several times in vain.
 ///
 /// # Errors
 /// The database's.
 pub async fn claim_due(task_id: &str, now: i64) -> Result<Option<Task>, Problem> {
     let sql = format!(
-        "UPDATE ai_tasks SET claimed_until = ?2 + {CLAIM} \
-         WHERE id = ?1 AND status = 'processing' AND next_attempt_at <= ?2 AND claimed_until <= ?2 RETURNING {COLUMNS}"
+        "UPDATE ai_tasks SET claimed_until = ?2 + {CLAIM}, attempts = attempts + 1 \
+         WHERE id = ?1 AND status = 'processing' AND next_attempt_at <= ?2 AND claimed_until <= ?2 \
+           AND created_at > ?2 - {DEADLINE} AND attempts < {READERS} RETURNING {COLUMNS}"
     );
     let row = one(&sql, vec![task_id.into(), now.into()]).await?;
     Ok(row.as_ref().map(read))

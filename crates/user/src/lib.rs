@@ -248,7 +248,7 @@ pub enum Given {
     Now(Movement),
     /// The same gift was given before.
     Before(Movement),
-    /// The key belongs to a gift of another size, or to somebody else.
+    /// The key belongs to a gift of another size or duration, or to somebody else.
     Otherwise,
     /// There is nobody to give it to.
     Nobody,
@@ -282,9 +282,9 @@ pub async fn give(gift: &Gift<'_>, now: i64) -> Result<Given, Error> {
     }
     let sql = format!(
         "SELECT {MOVEMENT} FROM credit_records WHERE entity_type = 'admin' AND entity_id = ?3 AND amount = ?4 \
-         AND user_id = (SELECT id FROM users WHERE id = ?1 OR email = ?2)"
+         AND lot_id IS NULL AND expires_at - created_at IS ?5 AND user_id = (SELECT id FROM users WHERE id = ?1 OR email = ?2)"
     );
-    let parameters = vec![optional(gift.user_id), optional(gift.email), gift.key.into(), gift.credits.into()];
+    let parameters = vec![optional(gift.user_id), optional(gift.email), gift.key.into(), gift.credits.into(), gift.lasts.into()];
     Ok(one(&sql, parameters).await?.map_or(Given::Otherwise, |row| Given::Before(movement(&row))))
 }
 

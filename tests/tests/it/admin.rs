@@ -67,10 +67,14 @@ async fn a_gift_is_given_once() {
     assert_eq!((&first["amount"], &first["note"]), (&json!(7), &json!("for the outage")));
     let again = boss.post_json(200, "/api/admin/gifts", &gift).await.json()["gift"].clone();
     assert_eq!(again, first);
-    let by_id = json!({"user_id": ada.id().await, "credits": 7, "key": "sorry-2026-11"});
+    let by_id = json!({"user_id": ada.id().await, "credits": 7, "key": "sorry-2026-11", "expires_in_days": 30});
     boss.post_json(200, "/api/admin/gifts", &by_id).await;
     assert_eq!(ada.credits().await, 10);
+    let shouted = json!({"email": "Ada@Example.COM", "credits": 7, "key": "sorry-2026-11", "expires_in_days": 30});
+    boss.post_json(200, "/api/admin/gifts", &shouted).await;
     // The key is taken.
+    let longer = json!({"email": "ada@example.com", "credits": 7, "key": "sorry-2026-11", "expires_in_days": 365});
+    boss.post_json(409, "/api/admin/gifts", &longer).await.problem("conflict");
     boss.post_json(409, "/api/admin/gifts", &json!({"email": "ada@example.com", "credits": 8, "key": "sorry-2026-11"}))
         .await
         .problem("conflict");

@@ -257,6 +257,34 @@ async fn cancelling_a_task() {
     walk(Cancel).await;
 }
 
+/// Somebody looks at a picture whose callback got lost.
+struct Read;
+impl Flow for Read {
+    type Stage = (Person, String);
+    const COMPONENT: &str = "tasks";
+    async fn prepare(&self, world: &World) -> Self::Stage {
+        let person = ada(world).await;
+        world.fault(Fault::KieNoCallback);
+        let task = person.order_one().await;
+        let drawn = async || if world.control().kie_tasks()[0].outcome.is_some() { Ok(()) } else { Err("at work".to_owned()) };
+        world.until("the picture", drawn).await;
+        world.db_tasks_are_due();
+        (person, task)
+    }
+    async fn act(&self, _: &World, (person, task): &Self::Stage) {
+        person.ask(person.request(Method::GET, &format!("/api/tasks/{task}"))).await;
+    }
+    async fn check(&self, world: &World, (person, task): &Self::Stage) {
+        assert_eq!(person.task(task).await["status"], "completed", "{}", world.tail());
+        assert_eq!(person.credits().await, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_a_task_whose_callback_got_lost() {
+    walk(Read).await;
+}
+
 struct Buy {
     product: &'static str,
     key: Option<&'static str>,
@@ -303,6 +331,8 @@ struct Webhooks {
     product: &'static str,
     events: &'static [PaymentEvent],
     credits: i64,
+    /// Whether creem sends again what was not answered.
+    again: bool,
 }
 impl Flow for Webhooks {
     type Stage = (Person, String);
@@ -318,7 +348,9 @@ impl Flow for Webhooks {
         }
     }
     async fn repeat(&self, world: &World, (_, order): &Self::Stage) {
-        world.control().fire(order, PaymentEvent::Resend).await.unwrap();
+        if self.again {
+            world.control().fire(order, PaymentEvent::Resend).await.unwrap();
+        }
     }
     async fn check(&self, _: &World, (person, _): &Self::Stage) {
         assert_eq!(person.credits().await, self.credits);
@@ -328,13 +360,20 @@ impl Flow for Webhooks {
 #[tokio::test(flavor = "multi_thread")]
 async fn hearing_of_a_payment_and_its_refund() {
     let events = &[PaymentEvent::Pay, PaymentEvent::Refund { amount: Some(250), status: None }, PaymentEvent::Dispute];
-    walk(Webhooks { product: "credits-10", events, credits: 3 }).await;
+    walk(Webhooks { product: "credits-10", events, credits: 3, again: true }).await;
+}
+
+/// What was cut off comes to light by asking.
+#[tokio::test(flavor = "multi_thread")]
+async fn hearing_of_a_payment_and_its_refund_that_are_never_sent_again() {
+    let events = &[PaymentEvent::Pay, PaymentEvent::Refund { amount: Some(250), status: None }];
+    walk(Webhooks { product: "credits-10", events, credits: 8, again: false }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hearing_of_a_plan() {
     let events = &[PaymentEvent::Pay, PaymentEvent::Renew, PaymentEvent::ScheduleCancel];
-    walk(Webhooks { product: "pro-monthly", events, credits: 123 }).await;
+    walk(Webhooks { product: "pro-monthly", events, credits: 123, again: true }).await;
 }
 
 struct Return {

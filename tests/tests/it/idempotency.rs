@@ -106,6 +106,11 @@ async fn what_was_done_before_a_crash_is_found_not_repeated() {
     assert_eq!(numbers(&first), numbers(&second));
     assert_eq!((ada.credits().await, world.heard(Service::Kie, "POST")), (1, 2));
     assert!(replayed(&send(&ada, 202, "/api/tasks", "key", &body).await));
+    // Even if the photo has gone meanwhile, and the last credit.
+    world.db_write("UPDATE uploads SET expires_at = unixepoch()", []);
+    cut_off(&world);
+    let third = send(&ada, 202, "/api/tasks", "key", &body).await;
+    assert_eq!((numbers(&first), ada.credits().await), (numbers(&third), 1));
 
     let buy = json!({"product_id": "credits-10"});
     let first = send(&ada, 201, "/api/orders", "key", &buy).await;

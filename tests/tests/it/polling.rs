@@ -58,6 +58,17 @@ async fn who_reads_again_and_again_does_not_make_us_ask_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_readers_asked_about_in_vain_is_left_to_the_sweep() {
+    let (world, ada, task) = unheard().await;
+    world.db_write("UPDATE ai_tasks SET attempts = 8", []);
+    world.db_tasks_are_due();
+    assert_eq!(ada.task(&task).await["status"], "processing");
+    assert_eq!(world.heard(Service::Kie, "record"), 0);
+    world.sweep().await;
+    assert_eq!(ada.task(&task).await["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_is_down_does_not_keep_a_task_from_being_read() {
     let (world, ada, task) = unheard().await;
     world.fault(Fault::KieRecordAnswers { code: 500, msg: None, http_status: Some(500) });
