@@ -37,6 +37,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The secrets of a world that are not the sandbox's: no placeholders, so that they can be looked for in the log.
 pub const SESSION_SECRET: &str = "e2e-session-secret-7c1b";
 /// See [`SESSION_SECRET`].
+pub const DATA_KEY: &str = "e2e-data-key-5f20";
+/// See [`SESSION_SECRET`].
 pub const CRON_SECRET: &str = "e2e-cron-secret-94d0";
 
 /// The workspace's folder.
@@ -101,6 +103,8 @@ pub struct Options {
     pub credentials: Option<sandbox::Credentials>,
     /// Where key-value entries are; in memory otherwise.
     pub key_value: Option<host::KvLocation>,
+    /// A database that outlives the world; made and migrated if it is not there.
+    pub database: Option<PathBuf>,
 }
 
 /// A fresh product with a fresh outside. Cheap to clone.
@@ -133,8 +137,10 @@ impl World {
             None => tokio::task::spawn_blocking(product).await.unwrap(),
         };
         let folder = TempDir::new().unwrap();
-        let database = folder.path().join("app.db");
-        std::fs::write(&database, migrated()).unwrap();
+        let database = options.database.unwrap_or_else(|| folder.path().join("app.db"));
+        if !database.exists() {
+            std::fs::write(&database, migrated()).unwrap();
+        }
 
         // The app has to know its address before it starts; the listener keeps the port until it does.
         let port = free_port();
@@ -160,7 +166,12 @@ impl World {
 
         let mut variables = sandbox.variables();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{listen}"));
-        let own = [("public_url", public_url.as_str()), ("session_secret", SESSION_SECRET), ("cron_secret", CRON_SECRET)];
+        let own = [
+            ("public_url", public_url.as_str()),
+            ("session_secret", SESSION_SECRET),
+            ("cron_secret", CRON_SECRET),
+            ("data_encryption_key", DATA_KEY),
+        ];
         variables.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         variables.extend(options.variables);
         let logs = Arc::new(Mutex::new(Vec::new()));
@@ -267,11 +278,11 @@ impl World {
         person
     }
 
-    /// Calls both sweeps as a scheduler does and answers their reports in one.
+    /// Calls all sweeps as a scheduler does and answers their reports in one.
     pub async fn sweep(&self) -> Value {
         let stranger = self.stranger();
         let mut report = json!({});
-        for path in ["/internal/cleanup", "/internal/reconcile"] {
+        for path in ["/internal/cleanup", "/internal/tasks", "/internal/reconcile"] {
             let answer = stranger.send(200, stranger.request(Method::POST, path).bearer_auth(CRON_SECRET)).await.json();
             report.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
         }
@@ -484,6 +495,11 @@ impl Person {
     pub async fn sign_in_with(&self, provider: &str, email: &str, redirect_to: &str) -> Answer {
         let back = self.begin_sign_in(provider, email, redirect_to).await;
         self.ask(self.request(Method::GET, &back)).await
+    }
+
+    /// What Google's button has to be given in this browser.
+    pub async fn one_tap_nonce(&self) -> String {
+        self.get(200, "/auth/google/nonce").await.json()["nonce"].as_str().unwrap().to_owned()
     }
 
     /// One's id.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use audit::log::Act;
 use books::{Database, Sqlite, Walk};
 use clap::Args;
 
@@ -56,12 +57,36 @@ fn look(options: &Options) -> Result<()> {
             let _ = writeln!(report, "     {}", row[0].text());
         }
     }
+    let acts = database.run(&format!("SELECT {} FROM admin_log ORDER BY seq", audit::log::COLUMNS), &[]);
+    let acts = acts.map_err(|error| anyhow::anyhow!("admin_log: {error}"))?;
+    let acts: Vec<Act> = acts.iter().map(|row| act(row)).collect();
+    let first_wrong = audit::log::first_wrong(&acts);
+    wrong += usize::from(first_wrong.is_some());
+    let verdict = if first_wrong.is_none() { "ok" } else { "1 WRONG" };
+    let _ = writeln!(report, "L1   {verdict:>10} of {:>8}  the admins' log is a chain, and each act is as it was written", acts.len());
+    if let Some(seq) = first_wrong {
+        let _ = writeln!(report, "     {seq} is the first that does not fit");
+    }
     // Whoever reads only the first lines has seen enough.
     let _ = std::io::stdout().write_all(report.as_bytes());
     if wrong > 0 {
         bail!("{wrong} rows break a rule");
     }
     Ok(())
+}
+
+fn act(row: &[books::Value]) -> Act {
+    let text = |at: usize| row[at].text().to_owned();
+    Act {
+        seq: row[0].integer(),
+        at: row[1].integer(),
+        admin_id: text(2),
+        action: text(3),
+        subject: text(4),
+        detail: text(5),
+        previous: text(6),
+        hash: text(7),
+    }
 }
 
 fn soak(options: &Options) -> Result<()> {

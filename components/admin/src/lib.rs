@@ -1,17 +1,26 @@
-//! For those who run the product: are the books right, what has the payment provider said, and gifts of credits.
+//! For those who run the product: people, tasks, payment events, the books, the cache, and the log of what admins do.
 //!
-//! An admin is a user whose role says so, or whose address is in the variable `admin_emails`.
+//! An admin is a user whose role says so, or whose address is in the variable `admin_emails`. Whatever an admin changes is an entry of the
+//! log first; see [`acts`].
 
+use database::Error;
 use http::{Method, StatusCode};
+use limit::Class;
 use order::inbox;
 use problem::{Code, FieldError, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::{Call, Reply, Request, Service, reply};
+use session::SignedIn;
 use spin_sdk::{http::IntoResponse, http_service};
-use user::{Gift, Given, User};
+use user::User;
 
-static SERVICE: Service = Service { name: "admin", settings: &["public_url", "session_secret", "admin_emails"] };
+mod acts;
+
+static SERVICE: Service = Service {
+    name: "admin",
+    settings: &["public_url", "session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "admin_emails"],
+};
 
 /// Offending rows that are shown of a rule; the count is always whole.
 const SHOWN: usize = 100;
@@ -30,14 +39,37 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["api", "admin", "audit"], &Method::GET | &Method::HEAD) => books(&call).await,
         (["api", "admin", "events"], &Method::GET | &Method::HEAD) => events(&call).await,
         (["api", "admin", "gifts"], &Method::POST) => give(call).await,
-        (["api", "admin", "audit" | "events"], _) => Err(Problem::method_not_allowed("GET, HEAD")),
-        (["api", "admin", "gifts"], _) => Err(Problem::method_not_allowed("POST")),
+        (["api", "admin", "events", id, "replay"], &Method::POST) => replay(&call, id).await,
+        (["api", "admin", "users"], &Method::GET | &Method::HEAD) => users(&call).await,
+        (["api", "admin", "users", id], &Method::GET | &Method::HEAD) => person(&call, id).await,
+        (["api", "admin", "users", id, "role"], &Method::POST) => {
+            let id = (*id).to_owned();
+            set_role(call, &id).await
+        }
+        (["api", "admin", "tasks"], &Method::GET | &Method::HEAD) => tasks(&call).await,
+        (["api", "admin", "cache"], &Method::GET | &Method::HEAD) => cache_stats(&call).await,
+        (["api", "admin", "cache", "invalidate"], &Method::POST) => invalidate(call).await,
+        (["api", "admin", "log"], &Method::GET | &Method::HEAD) => log(&call).await,
+        (["api", "admin", "audit" | "events" | "users" | "tasks" | "cache" | "log"] | ["api", "admin", "users", _], _) => {
+            Err(Problem::method_not_allowed("GET, HEAD"))
+        }
+        (["api", "admin", "gifts"] | ["api", "admin", "cache", "invalidate"], _)
+        | (["api", "admin", "events", _, "replay"] | ["api", "admin", "users", _, "role"], _) => Err(Problem::method_not_allowed("POST")),
         _ => Err(Problem::not_found("address")),
     }
 }
 
+/// An admin who looks.
 async fn require_admin(call: &Call) -> Result<User, Problem> {
-    let caller = session::require(call).await?;
+    admin(call, limit::reader(call).await?).await
+}
+
+/// An admin who changes something.
+async fn require_acting_admin(call: &Call) -> Result<User, Problem> {
+    admin(call, limit::writer(call, Class::Admin).await?).await
+}
+
+async fn admin(call: &Call, caller: SignedIn) -> Result<User, Problem> {
     let user = user::by_id(&caller.user_id, clock::now()).await?.ok_or_else(|| Problem::not_found("account"))?;
     // Addresses are verified by whoever signs people in, and a user has one.
     let named = call.settings.text("admin_emails")?.split(',').any(|email| email.trim().eq_ignore_ascii_case(&user.email));
@@ -58,6 +90,12 @@ async fn books(call: &Call) -> Result<Reply, Problem> {
             "offenders": &offenders[..offenders.len().min(SHOWN)],
         }));
     }
+    let (acts, first_wrong) = acts::verify().await?;
+    clean &= first_wrong.is_none();
+    rules.push(json!({
+        "id": "L1", "rule": "the admins' log is a chain, and each act is as it was written", "looked_at": acts,
+        "violations": i64::from(first_wrong.is_some()), "offenders": first_wrong.map(|seq| seq.to_string()).into_iter().collect::<Vec<_>>(),
+    }));
     if !clean {
         eprintln!("{}", json!({"level": "error", "event": "audit_violated", "request_id": call.request_id}));
     }
@@ -89,7 +127,7 @@ struct Input {
 
 /// POST /api/admin/gifts: credits for somebody, once for each key. The same gift again is answered with the first one.
 async fn give(mut call: Call) -> Result<Reply, Problem> {
-    let admin = require_admin(&call).await?;
+    let admin = require_acting_admin(&call).await?;
     let input: Input = call.json().await?;
     let mut errors = Vec::new();
     let mut wrong = |field: &str, message: &str| errors.push(FieldError { field: field.into(), message: message.into() });
@@ -116,20 +154,151 @@ async fn give(mut call: Call) -> Result<Reply, Problem> {
     // Addresses are kept in lower case.
     let email = input.email.map(|email| email.trim().to_lowercase());
     let now = clock::now();
-    let gift = Gift {
-        user_id: input.user_id.as_deref(),
-        email: email.as_deref(),
-        credits: input.credits,
-        key: &input.key,
-        lasts: input.expires_in_days.map(|days| days * 86_400),
-        note: input.note.as_deref(),
+    let user = match (&input.user_id, &email) {
+        (Some(id), _) => user::by_id(id, now).await?,
+        (None, Some(email)) => user::by_email(email, now).await?,
+        (None, None) => None,
     };
-    let (status, movement) = match user::give(&gift, now).await? {
-        Given::Now(movement) => (StatusCode::CREATED, movement),
-        Given::Before(movement) => (StatusCode::OK, movement),
-        Given::Otherwise => return Err(Problem::new(Code::Conflict, "Another gift was made with this key.")),
-        Given::Nobody => return Err(Problem::invalid("user_id", "There is no such user.")),
+    let user = user.ok_or_else(|| Problem::invalid("user_id", "There is no such user."))?;
+    let lasts = input.expires_in_days.map(|days| days * 86_400);
+    let detail = json!({"key": input.key, "credits": input.credits, "lasts": lasts, "note": input.note});
+    let status = match acts::record(&admin.id, "gift", &user.id, &detail, now).await {
+        Ok(_) => StatusCode::CREATED,
+        // Made before, by this request or another.
+        Err(Error::Taken(_)) => StatusCode::OK,
+        Err(error) => return Err(error.into()),
     };
-    eprintln!("{}", json!({"level": "info", "event": "gift", "request_id": call.request_id, "admin": admin.id, "gift": movement.id}));
+    let (owner, movement) = user::gift(&input.key).await?.ok_or_else(|| Problem::internal("a gift that is taken and not there"))?;
+    let same = owner == user.id && movement.amount == input.credits && movement.expires_at.map(|at| at - movement.created_at) == lasts;
+    if !same {
+        return Err(Problem::new(Code::Conflict, "Another gift was made with this key."));
+    }
     reply::json(status, &json!({"gift": movement}))
+}
+
+/// POST /api/admin/events/{id}/replay: an event that is still open is tried again now.
+async fn replay(call: &Call, id: &str) -> Result<Reply, Problem> {
+    let admin = require_acting_admin(call).await?;
+    let event = inbox::by_id(id).await?.ok_or_else(|| Problem::not_found("event"))?;
+    if event.status != "received" {
+        return Err(Problem::new(Code::Conflict, "This event was dealt with; applying it again would change nothing."));
+    }
+    let now = clock::now();
+    acts::record(&admin.id, "replay", id, &json!({"type": event.kind}), now).await?;
+    inbox::retry(now).await?;
+    reply::ok(&json!({"event": inbox::by_id(id).await?}))
+}
+
+/// GET /api/admin/users?email=&limit=&offset=&cursor=
+async fn users(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let page = call.page()?;
+    let now = clock::now();
+    let users = match call.query("email") {
+        Some(email) => user::by_email(&email.trim().to_lowercase(), now).await?.into_iter().collect(),
+        None => user::all(&page, now).await?,
+    };
+    let next_cursor = page.next(users.len(), users.last().map(|user| (user.created_at, user.id.as_str())));
+    let users: Vec<Value> = users.iter().map(told).collect();
+    reply::ok(&json!({"users": users, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
+}
+
+/// GET /api/admin/users/{id}
+async fn person(call: &Call, id: &str) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let user = user::by_id(id, clock::now()).await?.ok_or_else(|| Problem::not_found("user"))?;
+    let identities: Vec<Value> =
+        user::identities(id).await?.iter().map(|(provider, at)| json!({"provider": provider, "created_at": at})).collect();
+    reply::ok(&json!({"user": told(&user), "stats": user::stats(id).await?, "identities": identities}))
+}
+
+/// A user with the balance, which `User` leaves to the answers of its owner.
+fn told(user: &User) -> Value {
+    let mut value = json!(user);
+    value["credits"] = user.credits.into();
+    value
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Role {
+    role: String,
+}
+
+/// POST /api/admin/users/{id}/role `{role}`
+async fn set_role(mut call: Call, id: &str) -> Result<Reply, Problem> {
+    let admin = require_acting_admin(&call).await?;
+    let Role { role } = call.json().await?;
+    if !["user", "admin"].contains(&role.as_str()) {
+        return Err(Problem::invalid("role", "user or admin."));
+    }
+    let now = clock::now();
+    let user = user::by_id(id, now).await?.ok_or_else(|| Problem::not_found("user"))?;
+    if user.role != role {
+        acts::record(&admin.id, "role", id, &json!({"role": role, "before": user.role}), now).await?;
+    }
+    let user = user::by_id(id, now).await?.ok_or_else(|| Problem::not_found("user"))?;
+    reply::ok(&json!({"user": told(&user)}))
+}
+
+/// GET /api/admin/tasks?status=&user_id=&limit=&offset=&cursor=: without what was asked for, which is between its owner and the provider.
+async fn tasks(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let page = call.page()?;
+    let status = call.query("status");
+    if status.is_some_and(|status| !["pending", "processing", "completed", "failed"].contains(&status)) {
+        return Err(Problem::invalid("status", "A task is pending, processing, completed or failed."));
+    }
+    let (created_at, id) = page.before();
+    let sql = "SELECT created_at, id, json_object('id', id, 'task_no', task_no, 'user_id', user_id, 'status', status, 'failure_reason', failure_reason, \
+                   'external_provider', external_provider, 'external_task_id', external_task_id, 'price', price, 'attempts', attempts, \
+                   'next_attempt_at', next_attempt_at, 'created_at', created_at, 'updated_at', updated_at, 'completed_at', completed_at) \
+               FROM ai_tasks WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR user_id = ?2) AND (created_at, id) < (?5, ?6) \
+               ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?4";
+    let optional = |text: Option<&str>| database::Value::from(text.map(str::to_owned));
+    let parameters =
+        vec![optional(status), optional(call.query("user_id")), page.limit.into(), page.offset.into(), created_at.into(), id.into()];
+    let rows = database::run(sql, parameters).await?;
+    let last = rows.last().map(|row| (row.integer(0), row.text(1)));
+    let next_cursor = page.next(rows.len(), last.as_ref().map(|(created_at, id)| (*created_at, id.as_str())));
+    let tasks = rows.iter().map(|row| serde_json::from_str(&row.text(2)).map_err(Problem::internal));
+    let tasks = tasks.collect::<Result<Vec<Value>, _>>()?;
+    reply::ok(&json!({"tasks": tasks, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
+}
+
+/// GET /api/admin/cache: how many entries there are, of which kind.
+async fn cache_stats(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let kinds = cache::count().await.map_err(out_of_order)?;
+    reply::ok(&json!({"total_keys": kinds.values().sum::<u64>(), "keys_by_prefix": kinds}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invalidation {
+    prefix: String,
+}
+
+/// POST /api/admin/cache/invalidate `{prefix}`: SQL is the truth, so whatever is taken out comes back when it is asked for.
+async fn invalidate(mut call: Call) -> Result<Reply, Problem> {
+    let admin = require_acting_admin(&call).await?;
+    let Invalidation { prefix } = call.json().await?;
+    if prefix.is_empty() || prefix.len() > 200 || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::invalid("prefix", "1 to 200 visible ASCII characters, such as task:result:"));
+    }
+    acts::record(&admin.id, "invalidate", &prefix, &json!({}), clock::now()).await?;
+    let deleted = cache::invalidate(&prefix).await.map_err(out_of_order)?;
+    reply::ok(&json!({"deleted": deleted}))
+}
+
+fn out_of_order(error: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::ServiceUnavailable, "The cache is out of order.").retry_after(5).because(error)
+}
+
+/// GET /api/admin/log?limit=&offset=&cursor=: what admins did, newest first.
+async fn log(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let page = call.page()?;
+    let (acts, next_cursor) = acts::list(&page).await?;
+    reply::ok(&json!({"log": acts, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }

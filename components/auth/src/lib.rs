@@ -2,20 +2,26 @@
 
 use http::{Method, header};
 use identity::{Attempt, Provider};
+use limit::Class;
 use problem::{Code, Problem};
+use seal::Keys;
 use serde::Deserialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use session::SignedIn;
 use spin_sdk::{http::IntoResponse, http_service};
-use user::{Identity, User};
+use user::{Identity, User, Welcome};
 
 static SERVICE: Service = Service {
     name: "auth",
     settings: &[
         "public_url",
         "session_secret",
+        "data_encryption_key",
+        "trusted_proxy",
+        "rate_limit_per_hour",
         "signup_credits",
+        "signups_per_address",
         "google_base_url",
         "google_token_base_url",
         "google_certs_base_url",
@@ -32,6 +38,12 @@ static SERVICE: Service = Service {
 const STATE_COOKIE: &str = "__signin";
 /// How long a sign-in may take, in seconds.
 const ATTEMPT_SECONDS: u64 = 600;
+/// Holds the secret of the nonce that Google's button was given.
+const ONE_TAP_COOKIE: &str = "__onetap";
+/// How long the button may wait, in seconds; Google's tokens are good for as long.
+const ONE_TAP_SECONDS: u64 = 3_600;
+/// Another way to sign in is added only to a session that began so many seconds ago at most.
+const RECENT: i64 = 3_600;
 
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
@@ -44,13 +56,17 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     match (path.as_slice(), &call.method) {
         (["auth", "login", provider], &Method::GET) => login(&call, known(provider)?).await,
         (["auth", "callback", provider], &Method::GET) => callback(&call, known(provider)?).await,
+        (["auth", "link", provider], &Method::POST) => link(&call, known(provider)?).await,
         (["auth", "google"], &Method::POST) => one_tap(call).await,
+        (["auth", "google", "nonce"], &Method::GET) => nonce(&call),
         (["auth", "session"], &Method::GET) => session_of(&call).await,
         (["auth", "logout"], &Method::POST) => logout(&call).await,
         (["auth", "sessions"], &Method::GET) => sessions(&call).await,
         (["auth", "sessions", id], &Method::DELETE) => revoke(&call, id).await,
-        (["auth", "login" | "callback", _] | ["auth", "session" | "sessions"], _) => Err(Problem::method_not_allowed("GET")),
-        (["auth", "google" | "logout"], _) => Err(Problem::method_not_allowed("POST")),
+        (["auth", "login" | "callback", _] | ["auth", "session" | "sessions"] | ["auth", "google", "nonce"], _) => {
+            Err(Problem::method_not_allowed("GET"))
+        }
+        (["auth", "google" | "logout"] | ["auth", "link", _], _) => Err(Problem::method_not_allowed("POST")),
         (["auth", "sessions", _], _) => Err(Problem::method_not_allowed("DELETE")),
         _ => Err(Problem::not_found("address")),
     }
@@ -62,21 +78,41 @@ fn known(provider: &str) -> Result<Provider, Problem> {
 
 /// GET /auth/login/{provider}: remember the attempt, send the person to the provider.
 async fn login(call: &Call, provider: Provider) -> Result<Reply, Problem> {
+    limit::client(call, Class::SignIn).await?;
+    let (url, state) = begin(call, provider, None).await?;
+    reply::with_header(reply::redirect(&url)?, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, &state, ATTEMPT_SECONDS)?)
+}
+
+/// POST /auth/link/{provider}: begin to add a way to sign in; answers where the page has to go. Not a GET: a link on another site could
+/// send a person to a provider where somebody else is signed in, whose identity would then open this account.
+async fn link(call: &Call, provider: Provider) -> Result<Reply, Problem> {
+    let caller = limit::writer(call, Class::SignIn).await?;
+    if !session::is_recent(&caller, RECENT).await? {
+        return Err(Problem::new(Code::Forbidden, "For this one has to have signed in within the last hour. Sign in again."));
+    }
+    let (url, state) = begin(call, provider, Some(caller.user_id)).await?;
+    let cookie = session::set_cookie(call, STATE_COOKIE, &state, ATTEMPT_SECONDS)?;
+    reply::with_header(reply::ok(&json!({"url": url}))?, header::SET_COOKIE, &cookie)
+}
+
+async fn begin(call: &Call, provider: Provider, link_to: Option<String>) -> Result<(String, String), Problem> {
     let return_to = identity::safe_return(call.query("redirect_to"));
-    let (attempt, state) = Attempt::begin(provider, &return_to)?;
-    let payload = serde_json::to_string(&attempt).map_err(Problem::internal)?;
+    let (attempt, state) = Attempt::begin(provider, &return_to, link_to)?;
+    let name = fingerprint::of(&state);
+    // A JSON string, sealed: what is in it would let its reader finish the sign-in.
+    let payload = json!(Keys::from_settings(&call.settings)?.seal_json(&name, &attempt)?).to_string();
     database::run(
         "INSERT INTO one_time_tokens (token_hash, kind, payload, expires_at) VALUES (?1, 'signin', ?2, ?3)",
-        vec![fingerprint::of(&state).into(), payload.into(), (clock::now() + ATTEMPT_SECONDS as i64).into()],
+        vec![name.into(), payload.into(), (clock::now() + ATTEMPT_SECONDS as i64).into()],
     )
     .await?;
     let hint = call.query("login_hint").filter(|hint| hint.len() <= 200);
-    let url = attempt.authorize_url(&call.settings, &state, hint)?;
-    reply::with_header(reply::redirect(&url)?, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, &state, ATTEMPT_SECONDS)?)
+    Ok((attempt.authorize_url(&call.settings, &state, hint)?, state))
 }
 
 /// GET /auth/callback/{provider}: the person is back; make sure it is the same browser and the same attempt, then sign in.
 async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
+    limit::client(call, Class::SignIn).await?;
     let refuse = |why: &str| Problem::new(Code::Unauthenticated, "The sign-in did not succeed. Start again.").because(why);
     if call.has_repeated_query() {
         return Err(refuse("repeated parameter"));
@@ -86,14 +122,16 @@ async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
         return Err(refuse("the state is not this browser's"));
     }
     // Consumed whatever follows: a state serves once.
+    let name = fingerprint::of(state);
     let attempt = database::one(
-        "DELETE FROM one_time_tokens WHERE token_hash = ?1 AND kind = 'signin' RETURNING payload, expires_at",
-        vec![fingerprint::of(state).into()],
+        "DELETE FROM one_time_tokens WHERE token_hash = ?1 AND kind = 'signin' RETURNING payload ->> '$', expires_at",
+        vec![name.as_str().into()],
     )
     .await?;
     let attempt = attempt.filter(|row| row.integer(1) > clock::now()).ok_or_else(|| refuse("the state is unknown, used or expired"))?;
-    let attempt: Attempt = serde_json::from_str(&attempt.text(0)).map_err(Problem::internal)?;
-    if attempt.provider != provider {
+    let attempt: Option<Attempt> = Keys::from_settings(&call.settings)?.open_json(&name, &attempt.text(0));
+    let attempt = attempt.ok_or_else(|| refuse("no key opens the attempt"))?;
+    if attempt.provider != provider || attempt.is_from_another(call.query("iss")) {
         return Err(refuse("the state belongs to another provider"));
     }
     if call.query("error").is_some() {
@@ -101,10 +139,23 @@ async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     }
     let code = call.query("code").filter(|code| !code.is_empty()).ok_or_else(|| refuse("no code"))?;
     let identity = attempt.finish(&call.settings, code).await?;
-    let (_, token) = sign_in(call, &identity).await?;
-    let response = reply::redirect(&attempt.return_to)?;
-    let response = reply::with_header(response, header::SET_COOKIE, &session::cookie(call, &token)?)?;
+    let mut response = reply::redirect(&attempt.return_to)?;
+    if let Some(user_id) = &attempt.link_to {
+        // Whoever began it is still there.
+        let caller = session::find(call).await?.filter(|caller| caller.user_id == *user_id);
+        user::attach(&caller.ok_or_else(|| refuse("somebody else began this"))?.user_id, &identity, clock::now()).await?;
+    } else {
+        let (_, token) = sign_in(call, &identity).await?;
+        response = reply::with_header(response, header::SET_COOKIE, &session::cookie(call, &token)?)?;
+    }
     reply::with_header(response, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, "", 0)?)
+}
+
+/// GET /auth/google/nonce: what Google's own button has to be given, bound to this browser by a cookie. Nothing is stored.
+fn nonce(call: &Call) -> Result<Reply, Problem> {
+    let (secret, nonce) = identity::one_tap_nonce()?;
+    let answer = reply::ok(&json!({"nonce": nonce, "client_id": call.settings.text("google_client_id")?}))?;
+    reply::with_header(answer, header::SET_COOKIE, &session::set_cookie(call, ONE_TAP_COOKIE, &secret, ONE_TAP_SECONDS)?)
 }
 
 #[derive(Deserialize)]
@@ -114,18 +165,40 @@ struct OneTap {
 
 /// POST /auth/google `{credential}`: an id token from Google's own button.
 async fn one_tap(mut call: Call) -> Result<Reply, Problem> {
+    session::refuse_other_sites(&call)?;
+    limit::client(&call, Class::SignIn).await?;
     let input: OneTap = call.json().await?;
-    let identity = identity::google::verify(&call.settings, &input.credential, None).await?;
+    let refuse = |why: &str| Problem::new(Code::Unauthenticated, "The sign-in did not succeed. Start again.").because(why);
+    let secret = session::cookie_of(&call, ONE_TAP_COOKIE).filter(|secret| !secret.is_empty());
+    let secret = secret.ok_or_else(|| refuse("no nonce was asked for, see GET /auth/google/nonce"))?;
+    let identity = identity::one_tap(&call.settings, &input.credential, &secret).await?;
+    // A token serves once. It is remembered for longer than it is good.
+    let used = database::run(
+        "INSERT INTO one_time_tokens (token_hash, kind, payload, expires_at) VALUES (?1, 'used', '{}', ?2)",
+        vec![fingerprint::of(&input.credential).into(), (clock::now() + 2 * ONE_TAP_SECONDS as i64).into()],
+    );
+    match used.await {
+        Ok(_) => {}
+        Err(database::Error::Taken(_)) => return Err(refuse("the token was used before")),
+        Err(error) => return Err(error.into()),
+    }
     let (user, token) = sign_in(&call, &identity).await?;
     let body = json!({"user": user, "credits": user.credits, "token": token});
-    reply::with_header(reply::ok(&body)?, header::SET_COOKIE, &session::cookie(&call, &token)?)
+    let answer = reply::with_header(reply::ok(&body)?, header::SET_COOKIE, &session::cookie(&call, &token)?)?;
+    reply::with_header(answer, header::SET_COOKIE, &session::set_cookie(&call, ONE_TAP_COOKIE, "", 0)?)
 }
 
 /// Finds or makes the user, and starts a new session; one that the browser had is over.
 async fn sign_in(call: &Call, identity: &Identity) -> Result<(User, String), Problem> {
-    let signup_credits = call.settings.integer("signup_credits")?;
+    let address = call.client()?.filter(|client| client.distinct);
+    let welcome = Welcome {
+        credits: call.settings.integer("signup_credits")?,
+        mailbox: Keys::from_settings(&call.settings)?.fingerprints("mailbox", &user::mailbox(&identity.email)),
+        address: address.map(|client| limit::fingerprint(call, &client.network())).transpose()?,
+        a_day: call.settings.integer("signups_per_address")?,
+    };
     let new_id = uuid::Uuid::now_v7().to_string();
-    let user = user::for_identity(identity, &new_id, signup_credits, clock::now()).await?;
+    let user = user::for_identity(identity, &new_id, &welcome, clock::now()).await?;
     if let Some(previous) = session::find(call).await? {
         // It may be over already, and that is all right.
         let _ = session::end(&previous.user_id, &previous.session).await;
@@ -161,8 +234,8 @@ async fn logout(call: &Call) -> Result<Reply, Problem> {
 
 /// GET /auth/sessions: where am I signed in?
 async fn sessions(call: &Call) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
-    reply::ok(&json!({"sessions": session::list(&caller).await?}))
+    let caller = limit::reader(call).await?;
+    reply::ok(&json!({"sessions": session::list(call, &caller).await?}))
 }
 
 /// DELETE /auth/sessions/{id}

@@ -1,4 +1,4 @@
-//! `POST /internal/cleanup`: the sweep. A scheduler calls it with the cron secret.
+//! `POST /internal/cleanup`: removes what has had its time: uploads, cache entries, rows, and whoever has asked to be erased. A scheduler calls it with the cron secret.
 //!
 //! It may be called at any time and by two schedulers at once: every step takes a bounded batch by one conditional statement and
 //! leaves the rest for the next call. One step failing does not keep the others from running.
@@ -16,18 +16,7 @@ mod uploads;
 
 static SERVICE: Service = Service {
     name: "cleanup-cron",
-    settings: &[
-        "public_url",
-        "cron_secret",
-        "kie_base_url",
-        "kie_result_host",
-        "kie_api_key",
-        "s3_endpoint",
-        "s3_region",
-        "s3_bucket",
-        "s3_access_key_id",
-        "s3_secret_access_key",
-    ],
+    settings: &["public_url", "cron_secret", "s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"],
 };
 
 #[http_service]
@@ -51,7 +40,7 @@ struct Report {
     uploads: Value,
     cache: Value,
     database: Value,
-    tasks: Value,
+    erasures: Value,
 }
 
 async fn sweep(call: &Call) -> Result<Reply, Problem> {
@@ -60,15 +49,15 @@ async fn sweep(call: &Call) -> Result<Reply, Problem> {
     let uploads = uploads::sweep(&bucket, now).await;
     let cache = cache::sweep().await.map_err(|error| Problem::new(Code::ServiceUnavailable, "cache").because(error));
     let database = rows(now).await;
-    let tasks = task::sweep::sweep(&call.settings, now).await;
-    let failed = [uploads.is_err(), cache.is_err(), database.is_err(), tasks.is_err()].contains(&true);
+    let erasures = erasure::sweep(&bucket, now).await;
+    let failed = [erasures.is_err(), uploads.is_err(), cache.is_err(), database.is_err()].contains(&true);
     let report = Report {
         deleted_files: uploads.as_ref().map_or(0, |report| report.deleted),
         deleted_cache_keys: cache.as_ref().map_or(0, |(_, deleted)| *deleted),
         uploads: told("uploads", uploads),
         cache: told("cache", cache.map(|(seen, deleted)| json!({"seen": seen, "deleted": deleted}))),
         database: told("database", database),
-        tasks: told("tasks", tasks),
+        erasures: told("erasures", erasures.map(|(looked_at, done)| json!({"looked_at": looked_at, "done": done}))),
     };
     eprintln!("{}", json!({"level": "info", "event": "sweep", "request_id": call.request_id, "report": report}));
     reply::json(if failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &report)
@@ -86,8 +75,9 @@ async fn rows(now: i64) -> Result<Value, Problem> {
         vec![now.into()],
     )
     .await?;
-    let sessions = database::run(
-        "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions WHERE expires_at <= ?1 LIMIT 5000) RETURNING 1",
+    let sessions = session::sweep(now).await?;
+    let counters = database::run(
+        "DELETE FROM rate_counters WHERE (class, subject) IN (SELECT class, subject FROM rate_counters WHERE window_ends <= ?1 LIMIT 5000) RETURNING 1",
         vec![now.into()],
     )
     .await?;
@@ -101,7 +91,7 @@ async fn rows(now: i64) -> Result<Value, Problem> {
                RETURNING 1";
     let balances = database::run(sql, vec![now.into()]).await?;
     Ok(
-        json!({"expired_tokens": tokens.len(), "expired_keys": keys.len(), "expired_sessions": sessions.len(), "expired_balances": balances.len()}),
+        json!({"expired_tokens": tokens.len(), "expired_keys": keys.len(), "expired_sessions": sessions, "expired_counters": counters.len(), "expired_balances": balances.len()}),
     )
 }
 

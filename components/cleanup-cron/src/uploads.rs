@@ -41,6 +41,9 @@ async fn by_row(bucket: &Bucket, now: i64, report: &mut Report) -> Result<(), Pr
         if keys.is_empty() {
             return Ok(());
         }
+        // What was put there directly and never completed.
+        let raw: Vec<String> = keys.iter().map(|key| key::raw(key)).collect();
+        bucket.delete_many(&raw).await?;
         // Objects first: a row without its object is swept again, an object without its row is harder to find.
         report.deleted += bucket.delete_many(&keys).await?;
         report.expired += keys.len();

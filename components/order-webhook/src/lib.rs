@@ -30,8 +30,8 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 
 async fn event(mut call: Call) -> Result<Reply, Problem> {
     let body = call.bytes(CAP).await?;
-    let event = Event::verify(call.settings.text("creem_webhook_secret")?, &call.headers, &body)?;
-    let outcome = inbox::receive(&event, &String::from_utf8_lossy(&body), clock::now()).await?;
+    let event = Event::verify(call.settings.list("creem_webhook_secret")?, &call.headers, &body)?;
+    let outcome = inbox::receive(&event, &Event::kept(&body)?, clock::now()).await?;
     let level = if outcome == Outcome::Open { "error" } else { "info" };
     eprintln!("{}", json!({"level": level, "event": "payment_event", "id": event.id, "type": event.kind, "outcome": outcome.word()}));
     reply::ok(&json!({"outcome": outcome.word()}))

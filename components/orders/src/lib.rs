@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 use idempotency::Work;
+use limit::Class;
 use order::{Opened, Opening, Order, reconcile, subscription};
 use payment::{Creem, Purchase};
 use problem::{Code, Problem};
@@ -10,7 +11,18 @@ use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
 
-static SERVICE: Service = Service { name: "orders", settings: &["public_url", "session_secret", "creem_base_url", "creem_api_key"] };
+static SERVICE: Service = Service {
+    name: "orders",
+    settings: &[
+        "public_url",
+        "session_secret",
+        "data_encryption_key",
+        "trusted_proxy",
+        "rate_limit_per_hour",
+        "creem_base_url",
+        "creem_api_key",
+    ],
+};
 
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
@@ -44,7 +56,7 @@ struct Input {
 
 /// POST /api/orders `{product_id}`: the intent first, then the checkout, then the link between them.
 async fn create(mut call: Call) -> Result<Reply, Problem> {
-    let caller = session::require(&call).await?;
+    let caller = limit::writer(&call, Class::Orders).await?;
     let (input, body) = call.json_and_bytes::<Input>().await?;
     idempotency::once(&call, &caller.user_id, "POST /api/orders", &body, async |work| {
         let order = buy(&call, &caller.user_id, &input.product_id, work).await?;
@@ -106,17 +118,18 @@ async fn check_out(call: &Call, user_id: &str, opened: &Opened) -> Result<Order,
     order.ok_or_else(|| Problem::internal("the order changed while its checkout was opened"))
 }
 
-/// GET /api/orders?limit=&offset=
+/// GET /api/orders?limit=&offset=&cursor=
 async fn list(call: &Call) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
-    let limit = call.number("limit", 20, 1..=100)?;
-    let offset = call.number("offset", 0, 0..=1_000_000)?;
-    reply::ok(&json!({"orders": order::list(&caller.user_id, limit, offset).await?, "limit": limit, "offset": offset}))
+    let caller = limit::reader(call).await?;
+    let page = call.page()?;
+    let orders = order::list(&caller.user_id, &page).await?;
+    let next_cursor = page.next(orders.len(), orders.last().map(|order| (order.created_at, order.id.as_str())));
+    reply::ok(&json!({"orders": orders, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }
 
 /// GET /api/orders/{id}
 async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::reader(call).await?;
     let order = order::by_id(&caller.user_id, id).await?.ok_or_else(|| Problem::not_found("order"))?;
     reply::ok(&json!({"order": order}))
 }
@@ -126,6 +139,7 @@ async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
 async fn back(call: &Call) -> Result<Reply, Problem> {
     let id = call.query("checkout_id").filter(|id| !id.is_empty() && id.len() <= 100);
     let id = id.ok_or_else(|| Problem::invalid("checkout_id", "The payment provider's reference is missing."))?;
+    limit::client(call, Class::Returns).await?;
     let creem = Creem::from_settings(&call.settings)?;
     let checkout = match creem.checkout(id).await {
         Ok(checkout) => checkout,
@@ -149,13 +163,13 @@ async fn back(call: &Call) -> Result<Reply, Problem> {
 
 /// GET /api/subscription: null for somebody who never had a plan.
 async fn plan(call: &Call) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::reader(call).await?;
     reply::ok(&json!({"subscription": subscription::of_user(&caller.user_id).await?}))
 }
 
 /// POST /api/subscription/cancel: no further payment; what is paid stays.
 async fn cancel_plan(call: &Call) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::writer(call, Class::Orders).await?;
     idempotency::once(call, &caller.user_id, "POST /api/subscription/cancel", b"", async |_| {
         let plan = subscription::of_user(&caller.user_id).await?.filter(|plan| plan.status == "active");
         let plan = plan.ok_or_else(|| Problem::not_found("active plan"))?;

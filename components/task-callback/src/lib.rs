@@ -14,6 +14,7 @@ static SERVICE: Service = Service {
     name: "task-callback",
     settings: &[
         "public_url",
+        "data_encryption_key",
         "kie_base_url",
         "kie_result_host",
         "kie_api_key",
@@ -47,7 +48,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 async fn callback(mut call: Call, task_id: &str) -> Result<Reply, Problem> {
     let now = clock::now();
     let body = call.bytes(CAP).await?;
-    let external_id = provider::callback::verify(call.settings.text("kie_webhook_hmac_key")?, &call.headers, &body, now)?;
+    let external_id = provider::callback::verify(call.settings.list("kie_webhook_hmac_key")?, &call.headers, &body, now)?;
     let Some(claimed) = finish::claim(task_id, &external_id, now).await? else {
         return nothing_to_do(task_id, &external_id).await;
     };

@@ -5,17 +5,29 @@
 use database::Error;
 use http::{Method, StatusCode};
 use idempotency::Work;
-use problem::Problem;
+use limit::Class;
+use payment::Creem;
+use problem::{Code, Problem};
+use seal::Keys;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
-use task::{Task, View, create::Order};
+use task::{
+    Task, View,
+    create::{Order, Terms},
+};
 
 static SERVICE: Service = Service {
     name: "task-create",
     settings: &[
         "public_url",
         "session_secret",
+        "data_encryption_key",
+        "trusted_proxy",
+        "rate_limit_per_hour",
+        "daily_picture_limit",
+        "creem_base_url",
+        "creem_api_key",
         "kie_base_url",
         "kie_api_key",
         "s3_endpoint",
@@ -39,24 +51,25 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     }
 }
 
-/// POST /api/tasks: charge one credit a hairstyle, hand the tasks to the provider, answer without waiting for pictures.
+/// POST /api/tasks: have the person's own words checked, charge one credit a hairstyle, hand the tasks to the provider, answer without waiting for pictures.
 async fn create(mut call: Call) -> Result<Reply, Problem> {
-    let caller = session::require(&call).await?;
+    let caller = limit::writer(&call, Class::Tasks).await?;
     let (input, body) = call.json_and_bytes().await?;
     let order = Order::parse(input)?;
     idempotency::once(&call, &caller.user_id, "POST /api/tasks", &body, async |work| {
-        let tasks = order_pictures(&call, &caller.user_id, &order, work).await?;
+        let keys = Keys::from_settings(&call.settings)?;
+        let tasks = order_pictures(&call, &caller.user_id, &order, &keys, work).await?;
         let now = clock::now();
         let (tasks, balance) = task::create::outcome(&tasks, now).await?;
         let public_url = call.settings.public_url()?;
-        let views: Vec<View> = tasks.iter().map(|task| task.view(public_url, now)).collect();
+        let views: Vec<View> = tasks.iter().map(|task| task.view(&keys, public_url, now)).collect();
         let spent: i64 = tasks.iter().filter(|task| task.status != "failed").map(|task| task.price).sum();
         Ok((StatusCode::ACCEPTED, json!({"tasks": views, "credits": {"spent": spent, "balance": balance}})))
     })
     .await
 }
 
-async fn order_pictures(call: &Call, user_id: &str, order: &Order, work: Option<&Work>) -> Result<Vec<Task>, Problem> {
+async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, work: Option<&Work>) -> Result<Vec<Task>, Problem> {
     // The same request was cut off after the tasks were made, and perhaps the photo has gone since. Whether the provider got them is
     // not known, so they are left to its callback and to their deadline.
     if let Some(work) = work.filter(|work| work.resumed) {
@@ -65,13 +78,27 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, work: Option<
             return Ok(tasks);
         }
     }
-    let now = clock::now();
     let work_id = work.map(|work| work.id.as_str());
-    let tasks = match (task::create::create(user_id, order, work_id, now, clock::now_millis()).await, work_id) {
+    let moderation = match order.words() {
+        Some(words) => moderate(call, user_id, words).await?,
+        None => None,
+    };
+    let day_limit = Some(call.settings.integer("daily_picture_limit")?).filter(|limit| *limit > 0);
+    let terms = Terms { work_id, moderation, day_limit, keys };
+    let now = clock::now();
+    let tasks = match (task::create::create(user_id, order, &terms, now, clock::now_millis()).await, work_id) {
         (Ok(tasks), _) => tasks,
         // Whoever was believed to be cut off was only slow.
         (Err(Error::Taken(_)), Some(work_id)) => return Ok(task::create::of_work(user_id, order, work_id).await?),
-        (Err(error), _) => return Err(error.into()),
+        (Err(error), _) => {
+            if matches!(error, Error::Refused("spend_limit_reached")) {
+                eprintln!(
+                    "{}",
+                    json!({"level": "error", "event": "spend_limit_reached", "request_id": call.request_id, "limit": day_limit})
+                );
+            }
+            return Err(error.into());
+        }
     };
     if tasks.is_empty() {
         return Err(Problem::invalid("upload_id", "There is no such upload of yours, or it has expired. Upload the photo again."));
@@ -83,13 +110,36 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, work: Option<
     Ok(tasks)
 }
 
-/// GET /api/tasks?limit=&offset=
+/// Asks the moderation about a person's own words and keeps its verdict; answers its name. Without a clear yes nothing is made: the
+/// provider's terms demand that every such text is checked before.
+async fn moderate(call: &Call, user_id: &str, words: &str) -> Result<Option<String>, Problem> {
+    let verdict = Creem::from_settings(&call.settings)?.moderate(words, &call.request_id).await.map_err(|error| {
+        let detail = "Your own words could not be checked. Nothing was charged; try again in a moment, or order without them.";
+        Problem::new(Code::ProviderUnavailable, detail).retry_after(10).because(error)
+    })?;
+    let sql = "INSERT INTO prompt_verdicts (id, user_id, provider_id, decision, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let id = uuid::Uuid::now_v7().to_string();
+    let parameters = vec![id.into(), user_id.into(), verdict.id.clone().into(), verdict.decision.as_str().into(), clock::now().into()];
+    database::run(sql, parameters).await?;
+    if verdict.decision == "allow" {
+        return Ok(verdict.id);
+    }
+    eprintln!(
+        "{}",
+        json!({"level": "warn", "event": "prompt_refused", "request_id": call.request_id, "user": user_id, "decision": verdict.decision})
+    );
+    Err(Problem::invalid("detail", "These words cannot be used for a picture. Put them otherwise, or order without them."))
+}
+
+/// GET /api/tasks?limit=&offset=&cursor=
 async fn list(call: &Call) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
-    let limit = call.number("limit", 20, 1..=100)?;
-    let offset = call.number("offset", 0, 0..=1_000_000)?;
+    let caller = limit::reader(call).await?;
+    let page = call.page()?;
     let now = clock::now();
+    let keys = Keys::from_settings(&call.settings)?;
     let public_url = call.settings.public_url()?;
-    let tasks: Vec<View> = task::list(&caller.user_id, limit, offset).await?.iter().map(|task| task.view(public_url, now)).collect();
-    reply::ok(&json!({"tasks": tasks, "limit": limit, "offset": offset}))
+    let tasks = task::list(&caller.user_id, &page).await?;
+    let next_cursor = page.next(tasks.len(), tasks.last().map(|task| (task.created_at, task.id.as_str())));
+    let tasks: Vec<View> = tasks.iter().map(|task| task.view(&keys, public_url, now)).collect();
+    reply::ok(&json!({"tasks": tasks, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }

@@ -1,7 +1,9 @@
 //! Reading and cancelling tasks, and the catalogue they are chosen from.
 
 use http::{HeaderValue, Method, StatusCode, header};
+use limit::Class;
 use problem::Problem;
+use seal::Keys;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
@@ -11,6 +13,9 @@ static SERVICE: Service = Service {
     settings: &[
         "public_url",
         "session_secret",
+        "data_encryption_key",
+        "trusted_proxy",
+        "rate_limit_per_hour",
         "kie_base_url",
         "kie_result_host",
         "kie_api_key",
@@ -46,7 +51,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 /// GET /api/tasks/{task_no}: with an `ETag`, and `Retry-After` while there is something to wait for. A picture whose callback got lost
 /// is brought home by whoever looks at it first.
 async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::reader(call).await?;
     let view = task::by_no(&call.settings, &caller.user_id, task_no, clock::now()).await?;
     let etag = view.etag();
     let mut response = if call.header("if-none-match").is_some_and(|known| matches(known, &etag)) {
@@ -65,10 +70,11 @@ async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
 
 /// POST /api/tasks/{task_no}/cancel
 async fn cancel(call: &Call, task_no: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::writer(call, Class::Tasks).await?;
     let now = clock::now();
     let task = task::cancel(&caller.user_id, task_no, now).await?;
-    reply::ok(&json!({"task": task.view(call.settings.public_url()?, now)}))
+    let keys = Keys::from_settings(&call.settings)?;
+    reply::ok(&json!({"task": task.view(&keys, call.settings.public_url()?, now)}))
 }
 
 fn catalogue(value: &serde_json::Value) -> Result<Reply, Problem> {

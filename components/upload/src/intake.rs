@@ -1,24 +1,23 @@
-//! Taking a photo in: looked at before a byte is stored, counted and hashed while it streams, never held whole.
+//! Taking photos in: counted while they arrive, cleaned, and only then stored.
 //!
-//! The row of an upload is written before its object, as `pending`. So whatever is cut off can be found by the sweep, and nothing
-//! that was refused is ever visible.
+//! A photo is held whole while it is looked at, which `upload_max_bytes` bounds: one that is longer is given up as soon as it is, however
+//! much more is said to come. The row of an upload is written before its object, as `pending`; so whatever is cut off can be found by the sweep,
+//! and nothing that was refused is ever visible.
 
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::BodyDataStream;
 use multer::{Field, Multipart};
-use photo::Photo;
+use photo::Clean;
 use problem::{Code, Problem};
 use service::Call;
 use session::SignedIn;
-use storage::{Bucket, Description, Writer, key};
+use storage::{Bucket, Description, key};
 
 use crate::refuse;
 
 /// Most files in one request.
 const MOST_FILES: usize = 4;
-/// How much of a file is looked at before it is stored, in bytes: the size in pixels stands after the metadata, which may hold a
-/// preview picture.
-const HEAD: usize = 512 * 1024;
 /// What a multipart body may be longer than its files, in bytes.
 const FRAMING: u64 = 64 * 1024;
 
@@ -55,10 +54,62 @@ pub fn fingerprint<'h>(hashes: impl Iterator<Item = &'h str>) -> String {
     fingerprint::of(&hashes.collect::<Vec<_>>().join(" "))
 }
 
+/// Looks at a whole file that says to be of some type, and answers its picture.
+///
+/// # Errors
+/// `unsupported_media_type`, `invalid_input`.
+pub fn look(file: Bytes, claimed: &str) -> Result<Clean, Problem> {
+    let clean = photo::clean(file).map_err(|refusal| refuse(&refusal))?;
+    let is = clean.photo.kind.content_type();
+    // What claims to be one picture and is another is broken, or meant to be taken for what it is not somewhere else.
+    if claimed.starts_with("image/") && claimed != is && !(claimed == "image/jpg" && is == "image/jpeg") {
+        let message = format!("The file says it is {claimed}, and it is {is}. Send it as what it is.");
+        return Err(Problem::new(Code::UnsupportedMediaType, message));
+    }
+    Ok(clean)
+}
+
+/// What is stored with a photo's object.
+pub fn description(clean: &Clean, user_id: &str, name: Option<&str>) -> Description {
+    Description::of(clean.photo.kind.content_type())
+        .with("x-amz-meta-original-name", name.unwrap_or_default())
+        .with("x-amz-meta-uploaded-at", &clock::now().to_string())
+        .with("x-amz-meta-user-id", user_id)
+}
+
+/// The object lies there: the upload exists. Answers whether somebody still waits for it; an owner who has gone does not.
+///
+/// # Errors
+/// The database's.
+pub async fn confirm(id: &str, clean: &Clean) -> Result<bool, Problem> {
+    let sql = "UPDATE uploads SET status = 'stored', size = ?2, sha256 = ?3, width = ?4, height = ?5, content_type = ?6 \
+               WHERE id = ?1 AND status = 'pending' RETURNING 1";
+    let size = i64::try_from(clean.bytes.len()).map_err(Problem::internal)?;
+    let photo = clean.photo;
+    let parameters = vec![
+        id.into(),
+        size.into(),
+        fingerprint::of_bytes(&clean.bytes).into(),
+        photo.width.into(),
+        photo.height.into(),
+        photo.kind.content_type().into(),
+    ];
+    Ok(database::one(sql, parameters).await?.is_some())
+}
+
 enum Keep {
     Photos,
     /// SHA-256 of each photo, in hex.
     Fingerprints(Vec<String>),
+}
+
+struct Intake<'a> {
+    caller: &'a SignedIn,
+    bucket: &'a Bucket,
+    most_bytes: u64,
+    /// What has a row already.
+    ids: Vec<String>,
+    keep: Keep,
 }
 
 impl<'a> Intake<'a> {
@@ -77,25 +128,14 @@ impl<'a> Intake<'a> {
             )),
         }
     }
-}
 
-struct Intake<'a> {
-    caller: &'a SignedIn,
-    bucket: &'a Bucket,
-    most_bytes: u64,
-    /// What has a row already.
-    ids: Vec<String>,
-    keep: Keep,
-}
-
-impl Intake<'_> {
     async fn raw(&mut self, call: &mut Call) -> Result<(), Problem> {
         if call.stated_length().is_some_and(|length| length > self.most_bytes) {
             return Err(self.refuse_unread(call).await);
         }
-        let name = call.header("x-file-name").map(str::to_owned);
+        let (name, claimed) = (call.header("x-file-name").map(str::to_owned), call.media_type());
         let body = BodyDataStream::new(call.take_body()?).map_err(broken);
-        self.store(name, body).await
+        self.take_one(name, &claimed, body).await
     }
 
     async fn multipart(&mut self, call: &mut Call) -> Result<(), Problem> {
@@ -116,7 +156,8 @@ impl Intake<'_> {
                 return Err(Problem::invalid("file", format!("At most {MOST_FILES} photos at once.")));
             }
             let name = part.file_name().map(str::to_owned);
-            self.store(name, chunks(part)).await?;
+            let claimed = part.content_type().map(|mime| mime.essence_str().to_ascii_lowercase()).unwrap_or_default();
+            self.take_one(name, &claimed, chunks(part)).await?;
         }
         if files == 0 {
             return Err(Problem::invalid("file", "There is no `file` part in the request."));
@@ -124,116 +165,40 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Stores one photo that arrives as a stream.
-    async fn store(&mut self, name: Option<String>, body: impl Stream<Item = Result<bytes::Bytes, Problem>>) -> Result<(), Problem> {
-        let mut body = std::pin::pin!(body);
-        let mut head = Vec::new();
-        let mut ended = false;
-        while head.len() < HEAD && !ended {
-            match body.next().await.transpose()? {
-                Some(data) => head.extend_from_slice(&data),
-                None => ended = true,
-            }
+    /// Takes in one photo that arrives as a stream.
+    async fn take_one(
+        &mut self,
+        name: Option<String>,
+        claimed: &str,
+        body: impl Stream<Item = Result<Bytes, Problem>>,
+    ) -> Result<(), Problem> {
+        let clean = look(self.whole(body).await?, claimed)?;
+        if let Keep::Fingerprints(hashes) = &mut self.keep {
+            hashes.push(fingerprint::of_bytes(&clean.bytes));
+            return Ok(());
         }
-        let photo = match photo::inspect(&head) {
-            Ok(photo) => photo,
-            Err(refusal) => {
-                // What is too large is told so, whatever it is. Reading on is bounded, and a client that is still sending
-                // might otherwise never see the answer.
-                let mut size = head.len() as u64;
-                while size <= self.most_bytes && !ended {
-                    match body.next().await.transpose()? {
-                        Some(data) => size += data.len() as u64,
-                        None => ended = true,
-                    }
-                }
-                return Err(if size > self.most_bytes { self.too_large() } else { refuse(&refusal) });
-            }
-        };
-
-        if matches!(self.keep, Keep::Fingerprints(_)) {
-            return self.measure(&head, body).await;
-        }
-        let id = uuid::Uuid::now_v7().to_string();
-        let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
-        let key = key::upload(&self.caller.user_id, clock::now_millis(), random, photo.kind.extension());
         let name = name.map(|name| plain_name(&name)).filter(|name| !name.is_empty());
-        self.intend(&id, &key, &photo, name.as_deref()).await?;
-
-        let description = Description::of(photo.kind.content_type())
-            .with("x-amz-meta-original-name", name.as_deref().unwrap_or_default())
-            .with("x-amz-meta-uploaded-at", &clock::now().to_string())
-            .with("x-amz-meta-user-id", &self.caller.user_id);
-        let mut writer = self.bucket.writer(&key, description)?;
-        let mut received = Received::default();
-        let copied = async {
-            self.receive(&mut writer, &mut received, &head).await?;
-            while let Some(data) = body.next().await.transpose()? {
-                self.receive(&mut writer, &mut received, &data).await?;
-            }
-            Ok(())
+        let (id, key) = intend(self.caller, clean.photo.kind, name.as_deref()).await?;
+        self.ids.push(id.clone());
+        self.bucket.put(&key, &description(&clean, &self.caller.user_id, name.as_deref()), clean.bytes.clone()).await?;
+        if !confirm(&id, &clean).await? {
+            // Nobody's any more.
+            self.bucket.delete(&key).await?;
         }
-        .await;
-        if let Err(problem) = copied {
-            writer.abort().await;
-            return Err(problem);
-        }
-        writer.finish().await?;
-        self.confirm(&id, received).await
+        Ok(())
     }
 
-    async fn measure(&mut self, head: &[u8], mut body: impl Stream<Item = Result<bytes::Bytes, Problem>> + Unpin) -> Result<(), Problem> {
-        let mut received = Received { size: head.len() as u64, ..Received::default() };
-        received.hash.update(head);
+    /// A body as a whole, unless it is too long: then what follows is not waited for.
+    async fn whole(&self, body: impl Stream<Item = Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+        let mut body = std::pin::pin!(body);
+        let mut whole = BytesMut::new();
         while let Some(data) = body.next().await.transpose()? {
-            received.size += data.len() as u64;
-            if received.size > self.most_bytes {
+            if whole.len() as u64 + data.len() as u64 > self.most_bytes {
                 return Err(self.too_large());
             }
-            received.hash.update(&data);
+            whole.extend_from_slice(&data);
         }
-        if let Keep::Fingerprints(hashes) = &mut self.keep {
-            hashes.push(received.hash.finish());
-        }
-        Ok(())
-    }
-
-    async fn receive(&self, writer: &mut Writer<'_>, received: &mut Received, data: &[u8]) -> Result<(), Problem> {
-        received.size += data.len() as u64;
-        if received.size > self.most_bytes {
-            return Err(self.too_large());
-        }
-        received.hash.update(data);
-        Ok(writer.push(data).await?)
-    }
-
-    /// The row, before the object.
-    async fn intend(&mut self, id: &str, key: &str, photo: &Photo, name: Option<&str>) -> Result<(), Problem> {
-        let sql = "INSERT INTO uploads (id, user_id, key, content_type, original_name, width, height, created_at, expires_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-        let parameters = vec![
-            id.into(),
-            self.caller.user_id.as_str().into(),
-            key.into(),
-            photo.kind.content_type().into(),
-            name.into(),
-            photo.width.into(),
-            photo.height.into(),
-            clock::now().into(),
-            (clock::now() + key::UPLOADS_KEPT).into(),
-        ];
-        database::run(sql, parameters).await?;
-        self.ids.push(id.to_owned());
-        Ok(())
-    }
-
-    /// The object lies there: the upload exists.
-    async fn confirm(&self, id: &str, received: Received) -> Result<(), Problem> {
-        let hash = received.hash.finish();
-        let size = i64::try_from(received.size).map_err(Problem::internal)?;
-        let sql = "UPDATE uploads SET status = 'stored', size = ?2, sha256 = ?3 WHERE id = ?1 AND status = 'pending'";
-        database::run(sql, vec![id.into(), size.into(), hash.into()]).await?;
-        Ok(())
+        Ok(whole.freeze())
     }
 
     /// Takes back what a refused request stored so far: rows vanish from sight at once; what cannot be removed now is left
@@ -265,17 +230,39 @@ impl Intake<'_> {
     }
 
     fn too_large(&self) -> Problem {
-        Problem::new(Code::PayloadTooLarge, format!("A photo may have at most {} bytes.", self.most_bytes))
+        too_large(self.most_bytes)
     }
 }
 
-#[derive(Default)]
-struct Received {
-    size: u64,
-    hash: fingerprint::Running,
+/// The row, before the object; answers its id and its key.
+///
+/// # Errors
+/// The database's; refused for somebody who has gone.
+pub async fn intend(caller: &SignedIn, kind: photo::Kind, name: Option<&str>) -> Result<(String, String), Problem> {
+    let id = uuid::Uuid::now_v7().to_string();
+    let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
+    let key = key::upload(&caller.user_id, clock::now_millis(), random, kind.extension());
+    let sql =
+        "INSERT INTO uploads (id, user_id, key, content_type, original_name, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let parameters = vec![
+        id.as_str().into(),
+        caller.user_id.as_str().into(),
+        key.as_str().into(),
+        kind.content_type().into(),
+        name.into(),
+        clock::now().into(),
+        (clock::now() + key::UPLOADS_KEPT).into(),
+    ];
+    database::run(sql, parameters).await?;
+    Ok((id, key))
 }
 
-fn chunks<'f>(part: Field<'f>) -> impl Stream<Item = Result<bytes::Bytes, Problem>> + use<'f> {
+/// 413.
+pub fn too_large(most_bytes: u64) -> Problem {
+    Problem::new(Code::PayloadTooLarge, format!("A photo may have at most {most_bytes} bytes."))
+}
+
+fn chunks<'f>(part: Field<'f>) -> impl Stream<Item = Result<Bytes, Problem>> + use<'f> {
     part.map_err(unreadable)
 }
 
@@ -288,7 +275,7 @@ fn unreadable(error: impl std::fmt::Display) -> Problem {
 }
 
 /// The last part of a file name, without what could hurt where it is shown.
-fn plain_name(name: &str) -> String {
+pub fn plain_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     last.chars().filter(|character| !character.is_control()).take(120).collect::<String>().trim().to_owned()
 }

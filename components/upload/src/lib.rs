@@ -5,6 +5,7 @@ use std::time::Duration;
 use database::{Row, Value};
 use http::{HeaderValue, Method, StatusCode, header};
 use idempotency::Begun;
+use limit::Class;
 use problem::{Code, Problem};
 use serde::Serialize;
 use serde_json::json;
@@ -13,6 +14,7 @@ use session::SignedIn;
 use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
 
+mod direct;
 mod intake;
 
 static SERVICE: Service = Service {
@@ -20,6 +22,9 @@ static SERVICE: Service = Service {
     settings: &[
         "public_url",
         "session_secret",
+        "data_encryption_key",
+        "trusted_proxy",
+        "rate_limit_per_hour",
         "upload_max_bytes",
         "s3_endpoint",
         "s3_region",
@@ -79,6 +84,10 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     match (path.as_slice(), &call.method) {
         (["api", "uploads"], &Method::POST) => create(call).await,
         (["api", "uploads"], &Method::GET | &Method::HEAD) => list(&call).await,
+        (["api", "uploads", "presign"], &Method::POST) => presign(call).await,
+        (["api", "uploads", "presign"], _) => Err(Problem::method_not_allowed("POST")),
+        (["api", "uploads", id, "complete"], &Method::POST) => complete(&call, id).await,
+        (["api", "uploads", _, "complete"], _) => Err(Problem::method_not_allowed("POST")),
         (["api", "uploads", id], &Method::GET | &Method::HEAD) => show(&call, id).await,
         (["api", "uploads", id], &Method::DELETE) => delete(&call, id).await,
         (["files", key @ ..], &Method::GET | &Method::HEAD) if !key.is_empty() => file(&call, &key.join("/")).await,
@@ -92,7 +101,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 /// POST /api/uploads: multipart with 1 to 4 `file` parts, or one raw image. All are kept, or none.
 async fn create(mut call: Call) -> Result<Reply, Problem> {
     // Who it is comes first: a stranger's body is never read.
-    let caller = session::require(&call).await?;
+    let caller = limit::writer(&call, Class::Uploads).await?;
     let bucket = Bucket::from_settings(&call.settings)?;
     match idempotency::begin(&call, &caller.user_id, "POST /api/uploads", None).await? {
         None => {
@@ -118,26 +127,47 @@ async fn store(call: &mut Call, caller: &SignedIn, bucket: &Bucket) -> Result<Ve
     Ok(rows.iter().map(|row| read(row, public_url)).collect())
 }
 
-/// GET /api/uploads?limit=&offset=
+/// POST /api/uploads/presign `{filename, content_type, size}`: the client puts the file into the bucket itself.
+async fn presign(mut call: Call) -> Result<Reply, Problem> {
+    let caller = limit::writer(&call, Class::Uploads).await?;
+    let input: direct::Input = call.json().await?;
+    let upload = direct::presign(&call, &caller, &Bucket::from_settings(&call.settings)?, &input).await?;
+    reply::json(StatusCode::CREATED, &json!({"upload": upload}))
+}
+
+/// POST /api/uploads/{id}/complete: what the client put there is looked at and becomes an upload.
+async fn complete(call: &Call, id: &str) -> Result<Reply, Problem> {
+    let caller = limit::writer(call, Class::Uploads).await?;
+    direct::complete(call, &caller, &Bucket::from_settings(&call.settings)?, id).await?;
+    one(call, &caller, id).await
+}
+
+/// GET /api/uploads?limit=&offset=&cursor=
 async fn list(call: &Call) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
-    let limit = call.number("limit", 20, 1..=100)?;
-    let offset = call.number("offset", 0, 0..=1_000_000)?;
+    let caller = limit::reader(call).await?;
+    let page = call.page()?;
     let sql = format!(
-        "SELECT {COLUMNS} FROM uploads WHERE user_id = ?1 AND status = 'stored' AND expires_at > ?2 \
+        "SELECT {COLUMNS} FROM uploads WHERE user_id = ?1 AND status = 'stored' AND expires_at > ?2 AND (created_at, id) < (?5, ?6) \
          ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?4"
     );
-    let rows = database::run(&sql, vec![caller.user_id.into(), clock::now().into(), limit.into(), offset.into()]).await?;
+    let (created_at, id) = page.before();
+    let parameters = vec![caller.user_id.into(), clock::now().into(), page.limit.into(), page.offset.into(), created_at.into(), id.into()];
+    let rows = database::run(&sql, parameters).await?;
     let public_url = call.settings.public_url()?;
     let uploads: Vec<Upload> = rows.iter().map(|row| read(row, public_url)).collect();
-    reply::ok(&json!({"uploads": uploads, "limit": limit, "offset": offset}))
+    let next_cursor = page.next(uploads.len(), uploads.last().map(|upload| (upload.created_at, upload.id.as_str())));
+    reply::ok(&json!({"uploads": uploads, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }
 
 /// GET /api/uploads/{id}
 async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::reader(call).await?;
+    one(call, &caller, id).await
+}
+
+async fn one(call: &Call, caller: &SignedIn, id: &str) -> Result<Reply, Problem> {
     let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3");
-    let row = database::one(&sql, vec![id.into(), caller.user_id.into(), clock::now().into()]).await?;
+    let row = database::one(&sql, vec![id.into(), caller.user_id.as_str().into(), clock::now().into()]).await?;
     let row = row.ok_or_else(|| Problem::not_found("upload"))?;
     reply::ok(&json!({"upload": read(&row, call.settings.public_url()?)}))
 }
@@ -145,7 +175,7 @@ async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
 /// DELETE /api/uploads/{id}: hidden at once, then removed. If the removal of the object fails, the row still says where it lies
 /// and the sweep removes both.
 async fn delete(call: &Call, id: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::writer(call, Class::Uploads).await?;
     let sql = "UPDATE uploads SET expires_at = ?3 WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3 RETURNING key";
     let row = database::one(sql, vec![id.into(), caller.user_id.into(), clock::now().into()]).await?;
     let key = row.ok_or_else(|| Problem::not_found("upload"))?.text(0);
@@ -156,7 +186,7 @@ async fn delete(call: &Call, id: &str) -> Result<Reply, Problem> {
 
 /// GET /files/{key}: for the owner, a redirect to a link that is good for ten minutes.
 async fn file(call: &Call, key: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::reader(call).await?;
     if !storage::key::is_plain(key) || !owns(&caller, key).await? {
         return Err(Problem::not_found("file"));
     }

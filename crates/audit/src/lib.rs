@@ -3,6 +3,8 @@
 //! The same list serves the tests, `cargo xtask audit` and the admin's endpoint. The rules are kept by the constraints and triggers of
 //! `migrations/`; these queries check them from outside, in other words.
 
+pub mod log;
+
 /// One rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Invariant {
@@ -115,10 +117,28 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "I5b",
-        rule: "a completed task has its pictures, any other none",
+        rule: "a completed task has its pictures until its owner goes, any other none",
         count: "SELECT count(*) FROM ai_tasks",
         offenders: "SELECT id FROM ai_tasks WHERE (status <> 'completed' AND result_urls IS NOT NULL) \
-                    OR (status = 'completed' AND completed_at IS NOT NULL AND coalesce(json_array_length(result_urls), 0) = 0)",
+                    OR (status = 'completed' AND completed_at IS NOT NULL AND coalesce(json_array_length(result_urls), 0) = 0 \
+                        AND NOT EXISTS (SELECT 1 FROM users WHERE users.id = user_id AND erased_at IS NOT NULL))",
+    },
+    Invariant {
+        id: "I7a",
+        rule: "of whoever is erased nothing is left but money",
+        count: "SELECT count(*) FROM erasures",
+        offenders: "SELECT id FROM users u WHERE erased_at IS NOT NULL AND (email <> 'erased-' || id || '@erased.invalid' OR picture IS NOT NULL \
+                        OR EXISTS (SELECT 1 FROM user_auth WHERE user_id = u.id) OR EXISTS (SELECT 1 FROM signin_logs WHERE user_id = u.id) \
+                        OR EXISTS (SELECT 1 FROM uploads WHERE user_id = u.id) OR EXISTS (SELECT 1 FROM prompt_verdicts WHERE user_id = u.id) \
+                        OR EXISTS (SELECT 1 FROM ai_tasks WHERE user_id = u.id AND input_params <> '{}')) \
+                    UNION ALL SELECT user_id FROM erasures e WHERE NOT EXISTS (SELECT 1 FROM users WHERE id = e.user_id AND erased_at IS NOT NULL)",
+    },
+    Invariant {
+        id: "I7b",
+        rule: "every gift in the admins' log is in the books",
+        count: "SELECT count(*) FROM admin_log WHERE action = 'gift'",
+        offenders: "SELECT seq FROM admin_log g WHERE action = 'gift' AND NOT EXISTS (SELECT 1 FROM credit_records \
+                        WHERE id = 'gift:' || (g.detail ->> 'key') AND user_id = g.subject AND amount = g.detail ->> 'credits')",
     },
     Invariant {
         id: "I6a",

@@ -3,7 +3,7 @@
 //! The store has no expiry of its own, so each value is kept as `{"expires_at": unix seconds, "value": ...}` and an expired one is
 //! absent. A cache that fails is a miss with a line in the log: SQL is the truth and can always answer.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spin_sdk::key_value::{Error, Store};
@@ -14,8 +14,8 @@ thread_local! {
 
 /// Keys and lifetimes (seconds) of everything that is kept, so that no two uses can meet.
 pub mod entry {
-    /// A session, by the hash of its id: 30 days.
-    pub const SESSION_SECONDS: u64 = 30 * 86_400;
+    /// A session, by the hash of its id: a day, then the table is asked whether it is still in use.
+    pub const SESSION_SECONDS: u64 = 86_400;
     #[must_use]
     pub fn session(id_hash: &str) -> String {
         format!("session:{id_hash}")
@@ -32,6 +32,12 @@ pub mod entry {
     #[must_use]
     pub fn config(key: &str) -> String {
         format!("config:{key}")
+    }
+
+    /// How a provider has done lately.
+    #[must_use]
+    pub fn breaker(provider: &str) -> String {
+        format!("breaker:{provider}")
     }
 
     /// What the health check writes and reads.
@@ -52,8 +58,13 @@ struct Expiry {
 
 /// The value under `key`, unless it is absent, expired, of another shape, or the store is out of order.
 pub async fn get<T: DeserializeOwned>(key: &str) -> Option<T> {
+    look(key).await.flatten()
+}
+
+/// As [`get`], with `None` for a store that is out of order: what is not there can be put there, where there is no store it cannot.
+pub async fn look<T: DeserializeOwned>(key: &str) -> Option<Option<T>> {
     match read(key).await {
-        Ok(value) => value,
+        Ok(value) => Some(value),
         Err(error) => {
             complain("get", key, &error);
             None
@@ -112,6 +123,35 @@ pub async fn sweep() -> Result<(u64, u64), Error> {
         }
     }
     Ok((seen, deleted))
+}
+
+/// How many entries there are of each kind: what stands before the last colon's part of a key.
+///
+/// # Errors
+/// The store's.
+pub async fn count() -> Result<BTreeMap<String, u64>, Error> {
+    let mut kinds = BTreeMap::new();
+    for key in store().await?.get_keys().await.collect().await? {
+        let kind = key.rsplit_once(':').map_or(key.as_str(), |(kind, _)| kind).to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
+    Ok(kinds)
+}
+
+/// Deletes the entries whose key begins with `prefix`, and answers how many.
+///
+/// # Errors
+/// The store's.
+pub async fn invalidate(prefix: &str) -> Result<u64, Error> {
+    let store = store().await?;
+    let mut deleted = 0;
+    for key in store.get_keys().await.collect().await? {
+        if key.starts_with(prefix) {
+            store.delete(&key).await?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
 }
 
 fn open<T: DeserializeOwned>(bytes: &[u8], now: u64) -> Option<T> {

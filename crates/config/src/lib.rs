@@ -54,6 +54,14 @@ impl Settings {
         self.0.get(name).map(String::as_str).ok_or_else(|| Problem::internal(format!("this component does not hold the variable {name}")))
     }
 
+    /// The values of a variable that holds several, separated by commas: secrets while they are being exchanged, the newest first.
+    ///
+    /// # Errors
+    /// As [`Settings::text`].
+    pub fn list(&self, name: &str) -> Result<impl Iterator<Item = &str>, Problem> {
+        Ok(self.text(name)?.split(',').map(str::trim).filter(|value| !value.is_empty()))
+    }
+
     /// The same as a whole number.
     ///
     /// # Errors
@@ -75,7 +83,7 @@ impl Settings {
         if is_loopback(self.public_url()?) {
             return Ok(());
         }
-        match self.0.iter().find(|(_, value)| value.starts_with(PLACEHOLDER)) {
+        match self.0.iter().find(|(_, value)| value.split(',').any(|value| value.trim().starts_with(PLACEHOLDER))) {
             None => Ok(()),
             Some((name, _)) => Err(Problem::internal(format!(
                 "variable {name} still has its placeholder, but public_url is not a loopback address: set {name}"
@@ -121,5 +129,6 @@ mod tests {
     #[test]
     fn a_real_secret_is_good_everywhere() {
         assert_eq!(refusal("https://app.example", "3f1c8d"), None);
+        assert!(refusal("https://app.example", "3f1c8d, loopback-only-x").is_some(), "an old placeholder is no old secret");
     }
 }

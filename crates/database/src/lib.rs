@@ -29,13 +29,31 @@ pub enum Error {
 }
 
 /// The refusals of the schema that callers tell apart. Everything else a trigger says is a fault of ours.
-const REFUSALS: [&str; 4] = ["insufficient_credits", "illegal_task_transition", "illegal_order_transition", "balance_never_negative"];
+const REFUSALS: [&str; 8] = [
+    "insufficient_credits",
+    "illegal_task_transition",
+    "illegal_order_transition",
+    "balance_never_negative",
+    "spend_limit_reached",
+    "account_is_erased",
+    "plan_is_active",
+    "log_moved_on",
+];
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused("insufficient_credits") => {
                 Self::new(Code::InsufficientCredits, "Your credits do not cover this. Buy more and try again.")
+            }
+            Error::Refused("spend_limit_reached") => {
+                Self::new(Code::ServiceUnavailable, "No more pictures can be made today. Nothing was charged; come back tomorrow.")
+                    .retry_after(3_600)
+                    .because("the day's pictures are used up (variable daily_picture_limit)")
+            }
+            Error::Refused("account_is_erased") => Self::new(Code::Unauthenticated, "This account has been erased."),
+            Error::Refused("plan_is_active") => {
+                Self::new(Code::Conflict, "Your plan would go on charging you. Cancel it first: POST /api/subscription/cancel.")
             }
             Error::Refused(token) => Self::new(Code::Conflict, "The state of this has changed meanwhile.").because(token),
             Error::Taken(what) => Self::new(Code::Conflict, "This exists already.").because(what),

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: a request that is repeated does its work once and gets the same answer.
 //!
-//! Only answers of success are kept. A refusal did nothing, so it frees its key: after buying credits the same order may be sent
+//! Only answers of success are kept, sealed: they hold what was answered to one person. A refusal did nothing, so it frees its key: after buying credits the same order may be sent
 //! again. A fault of ours or of somebody outside may have come after a part of the work: the key stays with that work, and whoever
 //! sends the request again goes on with it. Whoever comes while the work is under way waits for its answer.
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 use database::{Error, Row, one, run};
 use http::{HeaderName, StatusCode};
 use problem::{Code, Problem};
+use seal::Keys;
 use serde_json::Value;
 use service::{Call, Reply, reply};
 
@@ -35,6 +36,7 @@ pub enum Begun {
 
 /// A claimed key.
 pub struct Work {
+    keys: Keys,
     /// Rows that the work makes take their ids from this: it is the same when a request that was cut off is sent again.
     pub id: String,
     /// Whether somebody began it before: what they have made comes first, whatever has changed since.
@@ -85,12 +87,13 @@ pub async fn begin(call: &Call, user_id: &str, endpoint: &'static str, fingerpri
     let key = given.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
     let key = key.ok_or_else(|| Problem::invalid(HEADER, "The key should be 1 to 255 visible ASCII characters."))?;
     let owner = [user_id.to_owned(), endpoint.to_owned(), key.to_owned()];
+    let keys = Keys::from_settings(&call.settings)?;
     let claim = uuid::Uuid::new_v4().to_string();
     let (mut waited, mut pause) = (Duration::ZERO, PAUSE);
     loop {
         let row = look(&owner, &claim, fingerprint, clock::now()).await?;
         if row.integer(0) != 0 {
-            return Ok(Some(Begun::Work(Work { id: row.text(1), resumed: row.integer(5) != 0, owner, claim })));
+            return Ok(Some(Begun::Work(Work { keys, id: row.text(1), resumed: row.integer(5) != 0, owner, claim })));
         }
         let (known, status) = (row.optional_text(2), row.optional_integer(3));
         if let (Some(known), Some(given)) = (&known, fingerprint)
@@ -99,8 +102,9 @@ pub async fn begin(call: &Call, user_id: &str, endpoint: &'static str, fingerpri
             return Err(reused());
         }
         if let Some(status) = status {
-            let done =
-                Done { fingerprint: known.unwrap_or_default(), status: u16::try_from(status).unwrap_or_default(), body: row.text(4) };
+            let body = keys.open(&place_of(&owner), &row.text(4));
+            let body = body.ok_or_else(|| Problem::internal("no key opens the kept answer (variable data_encryption_key)"))?;
+            let done = Done { fingerprint: known.unwrap_or_default(), status: u16::try_from(status).unwrap_or_default(), body };
             return Ok(Some(Begun::Done(done)));
         }
         if waited >= PATIENCE {
@@ -156,7 +160,8 @@ impl Work {
             vec![user_id.as_str().into(), endpoint.as_str().into(), key.as_str().into(), self.claim.as_str().into()];
         let kept = match &result {
             Ok((status, answer)) => {
-                parameters.extend([i64::from(status.as_u16()).into(), answer.to_string().into(), fingerprint.into()]);
+                let body = self.keys.seal(&place_of(&self.owner), &answer.to_string())?;
+                parameters.extend([i64::from(status.as_u16()).into(), body.into(), fingerprint.into()]);
                 let sql = "UPDATE idempotency_keys SET status = ?5, body = ?6, fingerprint = ?7 \
                            WHERE user_id = ?1 AND endpoint = ?2 AND key = ?3 AND claim = ?4";
                 run(sql, parameters).await
@@ -192,6 +197,11 @@ impl Done {
         let answer: Value = serde_json::from_str(&self.body).map_err(Problem::internal)?;
         reply::with_header(reply::json(status, &answer)?, REPLAYED, "true")
     }
+}
+
+/// Where an answer is sealed for.
+fn place_of(owner: &[String; 3]) -> String {
+    format!("answer to {}", owner.join(" "))
 }
 
 fn reused() -> Problem {

@@ -13,6 +13,11 @@ use crate::{
     redirect_uri, refused, unavailable, url,
 };
 
+/// The one issuer that answers of the redirect flow name (RFC 9207).
+pub(crate) fn is_issuer(issuer: &str) -> bool {
+    issuer == "https://accounts.google.com"
+}
+
 /// Longest time signing keys are kept, in seconds; Google's own `max-age` is about this.
 const KEYS_SECONDS: u64 = 6 * 3_600;
 
@@ -50,25 +55,25 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
     let Some(token) = answer["id_token"].as_str() else {
         return Err(refused(format!("token endpoint: status {status}, error {}", answer["error"])));
     };
-    verify(settings, token, Some(&attempt.nonce)).await
+    verify(settings, token, &attempt.nonce).await
 }
 
 /// Verifies an id token here, against Google's published keys, and reads the identity in it.
 ///
-/// `nonce`: what the token must carry, when we asked for one.
+/// `nonce`: what the token must carry, so that it answers this sign-in and no other.
 ///
 /// # Errors
 /// `unauthenticated` for any token that is not for us, now, from Google, about a verified address.
-pub async fn verify(settings: &Settings, token: &str, nonce: Option<&str>) -> Result<Identity, Problem> {
+pub async fn verify(settings: &Settings, token: &str, nonce: &str) -> Result<Identity, Problem> {
     let token = IdToken::parse(token).map_err(refused)?;
     let key = signing_key(settings, token.key_id()).await?;
-    let claims = token.verify(&key, settings.text("google_client_id")?, nonce, clock::now()).map_err(refused)?;
+    let claims = token.verify(&key, settings.text("google_client_id")?, Some(nonce), clock::now()).map_err(refused)?;
     let email = claims.email.filter(|_| claims.email_verified).ok_or_else(|| refused("no verified e-mail address"))?.to_lowercase();
     Ok(Identity {
         provider: Provider::Google.name(),
         openid: claims.sub,
-        // Google runs the mailbox only for gmail.com and for Workspace domains (`hd`).
-        authoritative_for_email: email.ends_with("@gmail.com") || claims.hd.is_some(),
+        // Google gives an address at gmail.com to one person, once. In a Workspace domain (`hd`) its owner can give it to the next.
+        authoritative_for_email: email.ends_with("@gmail.com"),
         name: claims.name.filter(|name| !name.is_empty()).unwrap_or_else(|| email.split('@').next().unwrap_or("Guest").to_owned()),
         picture: claims.picture,
         email,

@@ -56,8 +56,6 @@ pub(crate) struct Claims {
     pub(crate) email_verified: bool,
     pub(crate) name: Option<String>,
     pub(crate) picture: Option<String>,
-    /// The Workspace domain that runs the mailbox.
-    pub(crate) hd: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use config::Settings;
+use outbound::Breaker;
 use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -55,6 +56,9 @@ pub struct Attempt {
     pub verifier: String,
     /// Where the person wants to be afterwards: a path of ours.
     pub return_to: String,
+    /// Whose account the identity is to be added to; `None`: this is a sign-in.
+    #[serde(default)]
+    pub link_to: Option<String>,
 }
 
 impl Attempt {
@@ -62,8 +66,8 @@ impl Attempt {
     ///
     /// # Errors
     /// `internal` without randomness.
-    pub fn begin(provider: Provider, return_to: &str) -> Result<(Self, String), Problem> {
-        let attempt = Self { provider, nonce: random()?, verifier: random()?, return_to: return_to.to_owned() };
+    pub fn begin(provider: Provider, return_to: &str, link_to: Option<String>) -> Result<(Self, String), Problem> {
+        let attempt = Self { provider, nonce: random()?, verifier: random()?, return_to: return_to.to_owned(), link_to };
         Ok((attempt, random()?))
     }
 
@@ -84,9 +88,23 @@ impl Attempt {
     /// # Errors
     /// `unauthenticated` when the provider does not vouch for the person, `provider_unavailable` when it cannot be asked.
     pub async fn finish(&self, settings: &Settings, code: &str) -> Result<Identity, Problem> {
-        match self.provider {
+        let pass = Breaker::of(self.provider.name()).pass().await.map_err(unavailable)?;
+        let identity = match self.provider {
             Provider::Google => google::identity(settings, code, self).await,
             Provider::Github => github::identity(settings, code, self).await,
+        };
+        pass.told(!matches!(&identity, Err(problem) if problem.code == Code::ProviderUnavailable)).await;
+        identity
+    }
+
+    /// Whether `iss` of an answer (RFC 9207) names somebody else than the provider that was asked. Without it nobody is named.
+    #[must_use]
+    pub fn is_from_another(&self, issuer: Option<&str>) -> bool {
+        match (self.provider, issuer) {
+            (_, None) => false,
+            (Provider::Google, Some(issuer)) => !google::is_issuer(issuer),
+            // It is said to send its own address, but nothing documents which.
+            (Provider::Github, Some(_)) => false,
         }
     }
 }
@@ -106,6 +124,25 @@ pub fn safe_return(path: Option<&str>) -> String {
 /// Where a provider sends people back to; registered there, so it is exact.
 fn redirect_uri(settings: &Settings, provider: Provider) -> Result<String, Problem> {
     Ok(format!("{}/auth/callback/{}", settings.public_url()?, provider.name()))
+}
+
+/// A secret for the browser, and the nonce that Google's button is given: its hash. Whoever reads the nonce in a token that was captured
+/// cannot make the cookie that goes with it.
+///
+/// # Errors
+/// `internal` without randomness.
+pub fn one_tap_nonce() -> Result<(String, String), Problem> {
+    let secret = random()?;
+    let nonce = challenge(&secret);
+    Ok((secret, nonce))
+}
+
+/// The identity in a token from Google's own button, for the browser that holds the secret of its nonce.
+///
+/// # Errors
+/// As [`google::verify`].
+pub async fn one_tap(settings: &Settings, credential: &str, secret: &str) -> Result<Identity, Problem> {
+    google::verify(settings, credential, &challenge(secret)).await
 }
 
 /// 256 random bits, base64url: 43 characters, as PKCE wants them.

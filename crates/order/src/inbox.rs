@@ -4,7 +4,7 @@
 //! with no effect or done with it. What is open (its order is not settled yet, it came before the event it builds on, a fault of
 //! ours) is tried again by the sweep, ever more rarely.
 
-use database::{Error, one, run};
+use database::{Error, Row, one, run};
 use payment::{Checkout, Dispute, Event, Refund, Subscription};
 use serde::Serialize;
 use serde_json::json;
@@ -163,15 +163,31 @@ pub struct Listed {
     pub processed_at: Option<i64>,
 }
 
+/// One event.
+///
+/// # Errors
+/// The database's.
+pub async fn by_id(id: &str) -> Result<Option<Listed>, Error> {
+    let sql = format!("SELECT {LISTED} FROM payment_events WHERE id = ?1");
+    Ok(one(&sql, vec![id.into()]).await?.as_ref().map(read))
+}
+
 /// The inbox, newest first.
 ///
 /// # Errors
 /// The database's.
 pub async fn list(status: Option<&str>, limit: i64, offset: i64) -> Result<Vec<Listed>, Error> {
-    let sql = "SELECT id, type, status, outcome, deliveries, attempts, received_at, processed_at FROM payment_events \
-               WHERE ?1 IS NULL OR status = ?1 ORDER BY received_at DESC, rowid DESC LIMIT ?2 OFFSET ?3";
-    let rows = run(sql, vec![status.map(str::to_owned).into(), limit.into(), offset.into()]).await?;
-    let listed = rows.iter().map(|row| Listed {
+    let sql = format!(
+        "SELECT {LISTED} FROM payment_events WHERE ?1 IS NULL OR status = ?1 ORDER BY received_at DESC, rowid DESC LIMIT ?2 OFFSET ?3"
+    );
+    let rows = run(&sql, vec![status.map(str::to_owned).into(), limit.into(), offset.into()]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+const LISTED: &str = "id, type, status, outcome, deliveries, attempts, received_at, processed_at";
+
+fn read(row: &Row) -> Listed {
+    Listed {
         id: row.text(0),
         kind: row.text(1),
         status: row.text(2),
@@ -180,6 +196,5 @@ pub async fn list(status: Option<&str>, limit: i64, offset: i64) -> Result<Vec<L
         attempts: row.integer(5),
         received_at: row.integer(6),
         processed_at: row.optional_integer(7),
-    });
-    Ok(listed.collect())
+    }
 }

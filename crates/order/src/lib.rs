@@ -5,6 +5,7 @@
 //! [`money_back`]. Each is one statement that finds its own effect done when it comes again, and files the event that brought it.
 
 use database::{Error, Row, one, run};
+use page::Page;
 use payment::Checkout;
 use serde::Serialize;
 
@@ -198,7 +199,11 @@ pub async fn by_id(user_id: &str, id: &str) -> Result<Option<Order>, Error> {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(user_id: &str, limit: i64, offset: i64) -> Result<Vec<Order>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM orders WHERE user_id = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3");
-    Ok(run(&sql, vec![user_id.into(), limit.into(), offset.into()]).await?.iter().map(read).collect())
+pub async fn list(user_id: &str, page: &Page) -> Result<Vec<Order>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM orders WHERE user_id = ?1 AND (created_at, id) < (?4, ?5) ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
+    );
+    let (created_at, id) = page.before();
+    let parameters = vec![user_id.into(), page.limit.into(), page.offset.into(), created_at.into(), id.into()];
+    Ok(run(&sql, parameters).await?.iter().map(read).collect())
 }

@@ -25,6 +25,10 @@ use spin_sdk::{
 
 pub use spin_sdk::http::Response;
 
+mod breaker;
+
+pub use breaker::{Breaker, Pass};
+
 /// A request on its way out.
 pub type Request = http::Request<BoxBody>;
 
@@ -43,6 +47,9 @@ pub enum Failure {
     /// The answer is longer than we are willing to read.
     #[error("the answer exceeds {0} bytes")]
     TooLarge(usize),
+    /// It has failed so often lately that it is left alone for a while. Nothing was sent.
+    #[error("left alone after {0} failures in a row")]
+    LeftAlone(u32),
     /// The answer is not what the protocol says.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
@@ -52,7 +59,7 @@ impl Failure {
     /// Whether the other side surely did nothing, so that the call may be repeated.
     #[must_use]
     pub fn had_no_effect(&self) -> bool {
-        matches!(self, Self::NotSent(_))
+        matches!(self, Self::NotSent(_) | Self::LeftAlone(_))
     }
 }
 
@@ -167,6 +174,54 @@ pub async fn json<T: DeserializeOwned>(service: &'static str, request: Request, 
     let bytes = read(response, JSON_CAP, limit).await?;
     let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {error}")))?;
     Ok((status, value))
+}
+
+/// As [`json`] for requests that may be repeated: after a passing fault (no connection, a broken one, 429, 5xx) it is sent again, twice at
+/// most, as long as the first `limit` has not passed.
+///
+/// # Errors
+/// See [`Failure`]: of the last time.
+pub async fn json_again<T: DeserializeOwned>(
+    service: &'static str,
+    request: impl Fn() -> Result<Request, Failure>,
+    limit: Duration,
+) -> Result<(StatusCode, T), Failure> {
+    let started = Instant::now();
+    for attempt in 1.. {
+        let answer = async {
+            let response = send(service, request()?, limit).await?;
+            let status = response.status();
+            Ok((status, read(response, JSON_CAP, limit).await?))
+        }
+        .await;
+        let passing = match &answer {
+            Ok((status, _)) => is_passing(*status),
+            Err(failure) => matches!(failure, Failure::NotSent(_) | Failure::Broken(_)),
+        };
+        if passing && attempt < 3 && started.elapsed() < limit {
+            pause(attempt).await;
+            continue;
+        }
+        let (status, bytes) = answer?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {error}")))?;
+        return Ok((status, value));
+    }
+    Err(Failure::TimedOut(limit))
+}
+
+/// Whether the same request may be answered otherwise in a moment.
+#[must_use]
+pub fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// Waits before a repetition: about 0.2 s, 0.4 s, 0.8 s, ..., each up to half shorter or longer, so that those who failed together do not come
+/// back together.
+pub async fn pause(attempt: u32) {
+    let mut draw = [0_u8];
+    let _ = getrandom::fill(&mut draw);
+    let base = Duration::from_millis(100 << attempt.min(6));
+    spin_sdk::time::sleep(base.mul_f64(0.5 + f64::from(draw[0]) / 255.0)).await;
 }
 
 /// Runs `work` for at most `limit`.

@@ -18,6 +18,8 @@ pub use event::Event;
 
 /// How long creem may take to answer.
 const LIMIT: Duration = Duration::from_secs(15);
+/// How long its moderation may: somebody waits to order, and without a verdict nothing is made.
+const MODERATION_LIMIT: Duration = Duration::from_secs(5);
 
 /// creem did not do what was asked. `Display` is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,16 @@ const MOST_PAGES: usize = 10;
 pub struct Creem<'a> {
     base_url: &'a str,
     api_key: &'a str,
+    breaker: outbound::Breaker,
+}
+
+/// What creem's moderation says of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `mod_...`, if it has one.
+    pub id: Option<String>,
+    /// `allow`, `flag` or `deny`; what is neither of them is not allowed.
+    pub decision: String,
 }
 
 impl<'a> Creem<'a> {
@@ -67,7 +79,11 @@ impl<'a> Creem<'a> {
     /// # Errors
     /// `internal` when the component does not hold them.
     pub fn from_settings(settings: &'a Settings) -> Result<Self, Problem> {
-        Ok(Self { base_url: settings.text("creem_base_url")?.trim_end_matches('/'), api_key: settings.text("creem_api_key")? })
+        Ok(Self {
+            base_url: settings.text("creem_base_url")?.trim_end_matches('/'),
+            api_key: settings.text("creem_api_key")?,
+            breaker: outbound::Breaker::of("creem"),
+        })
     }
 
     /// Opens a checkout.
@@ -85,7 +101,7 @@ impl<'a> Creem<'a> {
             "metadata": {"order_id": purchase.order_id, "user_id": purchase.user_id},
         });
         let url = format!("{}/v1/checkouts", self.base_url);
-        read(self.exchange(outbound::full(Method::POST, &url, "application/json", body.to_string())?).await?, Checkout::read)
+        read(self.post(&url, &body).await?, Checkout::read)
     }
 
     /// Asks how a checkout stands.
@@ -94,7 +110,7 @@ impl<'a> Creem<'a> {
     /// See [`Error`].
     pub async fn checkout(&self, id: &str) -> Result<Checkout, Error> {
         let url = format!("{}/v1/checkouts?{}", self.base_url, outbound::form(&[("checkout_id", id)]));
-        read(self.exchange(outbound::empty(Method::GET, &url)?).await?, Checkout::read)
+        read(self.get(&url).await?, Checkout::read)
     }
 
     /// Asks how a subscription stands.
@@ -103,7 +119,7 @@ impl<'a> Creem<'a> {
     /// See [`Error`].
     pub async fn subscription(&self, id: &str) -> Result<Subscription, Error> {
         let url = format!("{}/v1/subscriptions?{}", self.base_url, outbound::form(&[("subscription_id", id)]));
-        read(self.exchange(outbound::empty(Method::GET, &url)?).await?, Subscription::read)
+        read(self.get(&url).await?, Subscription::read)
     }
 
     /// Lets a subscription end with the period that is paid.
@@ -113,7 +129,7 @@ impl<'a> Creem<'a> {
     pub async fn cancel_subscription(&self, id: &str) -> Result<Subscription, Error> {
         let url = format!("{}/v1/subscriptions/{}/cancel", self.base_url, outbound::segment(id));
         let body = json!({"mode": "scheduled", "onExecute": "cancel"});
-        read(self.exchange(outbound::full(Method::POST, &url, "application/json", body.to_string())?).await?, Subscription::read)
+        read(self.post(&url, &body).await?, Subscription::read)
     }
 
     /// All payments of an order (`ord_...`), or of a customer (`cust_...`) whatever for.
@@ -128,7 +144,7 @@ impl<'a> Creem<'a> {
         let mut transactions = Vec::new();
         for page in 1..=MOST_PAGES {
             let query = outbound::form(&[(name, id), ("page_number", &page.to_string()), ("page_size", "100")]);
-            let answer = self.exchange(outbound::empty(Method::GET, &format!("{}/v1/transactions/search?{query}", self.base_url))?).await?;
+            let answer = self.get(&format!("{}/v1/transactions/search?{query}", self.base_url)).await?;
             transactions.extend(answer["items"].as_array().into_iter().flatten().filter_map(Transaction::read));
             if answer["pagination"]["next_page"].is_null() {
                 break;
@@ -137,11 +153,46 @@ impl<'a> Creem<'a> {
         Ok(transactions)
     }
 
-    async fn exchange(&self, mut request: outbound::Request) -> Result<Value, Error> {
+    /// Asks whether a person's own words may go into a prompt. creem demands it of every prompt for pictures, before they are made.
+    ///
+    /// # Errors
+    /// See [`Error`]; then nothing may be made.
+    pub async fn moderate(&self, text: &str, external_id: &str) -> Result<Verdict, Error> {
+        let url = format!("{}/v1/moderation/prompt", self.base_url);
+        let body = json!({"prompt": text, "external_id": external_id});
+        let answer = self
+            .exchange(async || outbound::json("creem_moderation", self.request(Method::POST, &url, Some(&body))?, MODERATION_LIMIT).await);
+        let answer = answer.await?;
+        let decision = answer["decision"].as_str().filter(|word| word.len() <= 40).unwrap_or("none").to_owned();
+        Ok(Verdict { id: answer["id"].as_str().filter(|id| id.len() <= 100).map(str::to_owned), decision })
+    }
+
+    /// Sent once.
+    async fn post(&self, url: &str, body: &Value) -> Result<Value, Error> {
+        self.exchange(async || outbound::json("creem", self.request(Method::POST, url, Some(body))?, LIMIT).await).await
+    }
+
+    /// Sent again after a passing fault.
+    async fn get(&self, url: &str) -> Result<Value, Error> {
+        self.exchange(async || outbound::json_again("creem", || self.request(Method::GET, url, None), LIMIT).await).await
+    }
+
+    fn request(&self, method: Method, url: &str, body: Option<&Value>) -> Result<outbound::Request, outbound::Failure> {
+        let mut request = match body {
+            Some(body) => outbound::full(method, url, "application/json", body.to_string())?,
+            None => outbound::empty(method, url)?,
+        };
         let mut key = HeaderValue::from_str(self.api_key).map_err(|error| outbound::Failure::NotSent(error.to_string()))?;
         key.set_sensitive(true);
         request.headers_mut().insert("x-api-key", key);
-        let (status, answer) = outbound::json::<Value>("creem", request, LIMIT).await?;
+        Ok(request)
+    }
+
+    async fn exchange(&self, call: impl AsyncFnOnce() -> Result<(StatusCode, Value), outbound::Failure>) -> Result<Value, Error> {
+        let pass = self.breaker.pass().await?;
+        let answer = call().await;
+        pass.told(answer.as_ref().is_ok_and(|(status, _)| !status.is_server_error())).await;
+        let (status, answer) = answer?;
         if !status.is_success() {
             // `message` is a list, sometimes a plain string, sometimes missing.
             let message = answer["message"][0].as_str().or_else(|| answer["message"].as_str()).unwrap_or("no message");

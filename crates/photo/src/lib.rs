@@ -1,5 +1,9 @@
 //! What a file really is, told from its first bytes; names and claimed types count for nothing.
 
+mod clean;
+
+pub use clean::{Clean, clean};
+
 /// The kinds of photo that are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -18,6 +22,17 @@ impl Kind {
         }
     }
 
+    /// The kind with this content type.
+    #[must_use]
+    pub fn named(content_type: &str) -> Option<Self> {
+        match content_type {
+            "image/jpeg" | "image/jpg" => Some(Self::Jpeg),
+            "image/png" => Some(Self::Png),
+            "image/webp" => Some(Self::Webp),
+            _ => None,
+        }
+    }
+
     /// The extension of stored objects, without the dot.
     #[must_use]
     pub fn extension(self) -> &'static str {
@@ -33,7 +48,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Photo {
     pub kind: Kind,
-    /// Pixels, as stored (before any EXIF rotation).
+    /// Pixels: as stored when it comes from [`inspect`], as seen when it comes from [`clean`].
     pub width: u32,
     /// Pixels.
     pub height: u32,
@@ -52,12 +67,16 @@ pub enum Refusal {
     Damaged,
     #[error("The photo is {0} x {1} pixels; between {MIN_SIDE} and {MAX_SIDE} on each side are accepted.")]
     Dimensions(u32, u32),
+    #[error("The photo is {0} x {1} pixels; at most {MAX_PIXELS} pixels in all are accepted.")]
+    Pixels(u32, u32),
 }
 
 /// Smallest accepted side, in pixels: below it no face can be told.
 pub const MIN_SIDE: u32 = 64;
 /// Largest accepted side, in pixels: the provider takes no more, and what decodes it must not run out of memory.
 pub const MAX_SIDE: u32 = 12_000;
+/// Most pixels: what decodes a photo needs three or four bytes for each.
+pub const MAX_PIXELS: u64 = 64_000_000;
 
 /// The kind of image that `head` begins, if it is one we know.
 #[must_use]
@@ -92,6 +111,9 @@ pub fn inspect(head: &[u8]) -> Result<Photo, Refusal> {
     let (Ok(width), Ok(height)) = (u32::try_from(size.width), u32::try_from(size.height)) else { return Err(Refusal::Damaged) };
     if [width, height].iter().any(|side| !(MIN_SIDE..=MAX_SIDE).contains(side)) {
         return Err(Refusal::Dimensions(width, height));
+    }
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Refusal::Pixels(width, height));
     }
     Ok(Photo { kind, width, height })
 }
@@ -128,5 +150,8 @@ mod tests {
         let mut png = portrait("portrait.png");
         png[16..20].copy_from_slice(&100_000_u32.to_be_bytes());
         assert!(matches!(inspect(&png), Err(Refusal::Dimensions(100_000, _))));
+        png[16..20].copy_from_slice(&11_000_u32.to_be_bytes());
+        png[20..24].copy_from_slice(&11_000_u32.to_be_bytes());
+        assert_eq!(inspect(&png), Err(Refusal::Pixels(11_000, 11_000)));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use config::Settings;
 use http::{HeaderValue, Method, header};
-use outbound::Failure;
+use outbound::{Breaker, Failure};
 use problem::Problem;
 use serde_json::Value;
 
@@ -90,6 +90,7 @@ pub fn api(name: &str) -> Option<&'static dyn Api> {
 pub struct Kie<'a> {
     base_url: &'a str,
     api_key: &'a str,
+    breaker: Breaker,
 }
 
 impl<'a> Kie<'a> {
@@ -98,7 +99,11 @@ impl<'a> Kie<'a> {
     /// # Errors
     /// `internal` when the component does not hold them.
     pub fn from_settings(settings: &'a Settings) -> Result<Self, Problem> {
-        Ok(Self { base_url: settings.text("kie_base_url")?.trim_end_matches('/'), api_key: settings.text("kie_api_key")? })
+        Ok(Self {
+            base_url: settings.text("kie_base_url")?.trim_end_matches('/'),
+            api_key: settings.text("kie_api_key")?,
+            breaker: Breaker::of("kie"),
+        })
     }
 
     /// Asks for a picture and answers the provider's task id.
@@ -108,9 +113,9 @@ impl<'a> Kie<'a> {
     pub async fn create(&self, api: &dyn Api, picture: &Picture<'_>) -> Result<String, CreateError> {
         let (path, body) = api.create(picture);
         let url = format!("{}{path}", self.base_url);
-        let request = outbound::full(Method::POST, &url, "application/json", body.to_string())
-            .map_err(|failure| CreateError::Later(failure.to_string()))?;
-        let (_, answer) = self.exchange(request).await.map_err(|failure| {
+        // Sent once: the provider would make two pictures of two.
+        let exchange = self.exchange(async || outbound::json("kie", self.request(Method::POST, &url, Some(&body))?, LIMIT).await);
+        let (_, answer) = exchange.await.map_err(|failure| {
             if failure.had_no_effect() { CreateError::Later(failure.to_string()) } else { CreateError::Unknown(failure.to_string()) }
         })?;
         read_created(&answer)
@@ -122,16 +127,32 @@ impl<'a> Kie<'a> {
     /// [`QueryError`] when there is no clear answer: ask again later.
     pub async fn record(&self, api: &dyn Api, external_id: &str) -> Result<Record, QueryError> {
         let url = format!("{}{}", self.base_url, api.record_path(external_id));
-        let request = outbound::empty(Method::GET, &url).map_err(|failure| QueryError(failure.to_string()))?;
-        let (_, answer) = self.exchange(request).await.map_err(|failure| QueryError(failure.to_string()))?;
+        let exchange = self.exchange(async || outbound::json_again("kie", || self.request(Method::GET, &url, None), LIMIT).await);
+        let (_, answer) = exchange.await.map_err(|failure| QueryError(failure.to_string()))?;
         read_record(api, &answer)
     }
 
-    async fn exchange(&self, mut request: outbound::Request) -> Result<(http::StatusCode, Value), Failure> {
+    fn request(&self, method: Method, url: &str, body: Option<&Value>) -> Result<outbound::Request, Failure> {
+        let mut request = match body {
+            Some(body) => outbound::full(method, url, "application/json", body.to_string())?,
+            None => outbound::empty(method, url)?,
+        };
         let mut key = HeaderValue::from_str(&format!("Bearer {}", self.api_key)).map_err(|error| Failure::NotSent(error.to_string()))?;
         key.set_sensitive(true);
         request.headers_mut().insert(header::AUTHORIZATION, key);
-        outbound::json("kie", request, LIMIT).await
+        Ok(request)
+    }
+
+    async fn exchange(
+        &self,
+        call: impl AsyncFnOnce() -> Result<(http::StatusCode, Value), Failure>,
+    ) -> Result<(http::StatusCode, Value), Failure> {
+        let pass = self.breaker.pass().await?;
+        let answer = call().await;
+        // Refusals are answers; 500, maintenance (455) and a feature that is off (505) are not.
+        pass.told(answer.as_ref().is_ok_and(|(status, answer)| !status.is_server_error() && ![455, 500, 505].contains(&code_of(answer))))
+            .await;
+        answer
     }
 }
 

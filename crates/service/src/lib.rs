@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -15,12 +15,16 @@ use bytes::{Bytes, BytesMut};
 use config::Settings;
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
+pub use page::Page;
 use percent_encoding::percent_decode_str;
 use problem::{Code, Problem};
 use serde::de::DeserializeOwned;
 use spin_sdk::http::{BoxBody, IntoResponse};
 
+mod client;
 pub mod reply;
+
+pub use client::Client;
 
 /// A request as Spin hands it over.
 pub type Request = spin_sdk::http::Request;
@@ -48,7 +52,29 @@ pub struct Call {
     query: BTreeMap<String, String>,
     repeated: bool,
     body: Option<RequestBody>,
-    user: Arc<OnceLock<String>>,
+    noted: Arc<Noted>,
+}
+
+/// What is learned of a request on the way, for its answer's headers and its log line.
+#[derive(Default)]
+struct Noted {
+    user: OnceLock<String>,
+    budget: Mutex<Option<Budget>>,
+}
+
+/// How much of a rate limit is left (`RateLimit` headers, draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// What is counted together.
+    pub class: &'static str,
+    /// Requests a window.
+    pub limit: i64,
+    /// Seconds.
+    pub window: i64,
+    /// Requests; below zero: one too many.
+    pub left: i64,
+    /// Seconds.
+    pub resets_in: i64,
 }
 
 /// Longest JSON body of a request, in bytes.
@@ -90,6 +116,14 @@ impl Call {
             .ok()
             .filter(|value| bounds.contains(value))
             .ok_or_else(|| Problem::invalid(name, format!("{name} should be a whole number from {} to {}.", bounds.start(), bounds.end())))
+    }
+
+    /// The part of a list that is asked for.
+    ///
+    /// # Errors
+    /// `invalid_input` naming the parameter.
+    pub fn page(&self) -> Result<Page, Problem> {
+        Page::parse(self.number("limit", 20, 1..=100)?, self.number("offset", 0, 0..=1_000_000)?, self.query("cursor"))
     }
 
     /// A header as text.
@@ -169,9 +203,22 @@ impl Call {
         Ok((value, bytes))
     }
 
+    /// Where the request comes from; `None` when nothing says so. For components that hold the variable `trusted_proxy`.
+    ///
+    /// # Errors
+    /// `internal` for the others.
+    pub fn client(&self) -> Result<Option<Client>, Problem> {
+        Ok(Client::of(&self.headers, self.settings.text("trusted_proxy")?))
+    }
+
     /// Notes who is calling, for the log line.
     pub fn note_user(&self, user_id: &str) {
-        let _ = self.user.set(user_id.to_owned());
+        let _ = self.noted.user.set(user_id.to_owned());
+    }
+
+    /// Notes what is left of a rate limit, for the answer's headers.
+    pub fn note_budget(&self, budget: Budget) {
+        *self.noted.budget.lock().unwrap_or_else(PoisonError::into_inner) = Some(budget);
     }
 }
 
@@ -184,7 +231,7 @@ where
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let request_id = request_id(&parts.headers);
-    let user = Arc::new(OnceLock::new());
+    let noted = Arc::new(Noted::default());
     let path = parts.uri.path().to_owned();
     let method = parts.method.clone();
 
@@ -200,7 +247,7 @@ where
             query,
             repeated,
             body: Some(body),
-            user: user.clone(),
+            noted: noted.clone(),
         })
         .await
     }
@@ -218,6 +265,17 @@ where
     if let Ok(value) = HeaderValue::from_str(&format!("total;dur={:.1}", elapsed.as_secs_f64() * 1e3)) {
         headers.insert("server-timing", value);
     }
+    if let Some(budget) = *noted.budget.lock().unwrap_or_else(PoisonError::into_inner) {
+        let Budget { class, limit, window, left, resets_in } = budget;
+        for (name, value) in [
+            ("ratelimit-policy", format!("\"{class}\";q={limit};w={window}")),
+            ("ratelimit", format!("\"{class}\";r={};t={resets_in}", left.max(0))),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
+    }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     eprintln!(
@@ -225,7 +283,7 @@ where
         serde_json::json!({
             "level": if response.status().is_server_error() { "error" } else { "info" },
             "event": "request", "request_id": request_id, "component": service.name, "method": method.as_str(),
-            "path": path, "status": response.status().as_u16(), "code": code, "user": user.get(),
+            "path": path, "status": response.status().as_u16(), "code": code, "user": noted.user.get(),
             "ms": elapsed.as_millis() as u64, "cause": cause,
         })
     );

@@ -3,20 +3,35 @@
 //! The token is `<id>.<signature>`: 256 random bits and their HMAC, both base64url. It travels as the cookie `__session` or as
 //! `Authorization: Bearer`. Only the SHA-256 of the id is stored: in key-value, where every request looks, and in the
 //! `sessions` table, which is the truth when the cache is empty or out of order. The signature lets a forged token be refused
-//! without asking either.
+//! without asking either. What is stored with a session (whose it is in key-value, the client's address and browser in the table) is
+//! sealed.
+//!
+//! A session ends after 30 days, after 7 days in which nobody used it, and when it is ended: then its row says so first, and its entry
+//! in key-value goes next, so whoever was cut off in between can finish by doing it again.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use cache::entry;
-use database::{Value, run};
+use database::{Value, one, run};
 use hmac::{Hmac, KeyInit, Mac};
 use problem::{Code, Problem};
+use seal::Keys;
 use serde::{Deserialize, Serialize};
 use service::Call;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+mod origin;
+
+pub use origin::refuse_other_sites;
+
 /// The cookie's name, given by the system this one replaces.
 pub const COOKIE: &str = "__session";
+/// A session ends after so many seconds whatever happens.
+const ABSOLUTE: u64 = 30 * 86_400;
+/// It ends after so many seconds without use, give or take the day that key-value answers for the table.
+const IDLE: i64 = 7 * 86_400;
+/// Its row notes its use once in so many seconds.
+const NOTED: i64 = 3_600;
 
 /// Proof that the caller is signed in. Functions that act for a person take it, so the check cannot be forgotten.
 #[derive(Clone, Debug)]
@@ -43,6 +58,8 @@ pub struct Listed {
     pub created_at: i64,
     /// Unix seconds.
     pub expires_at: i64,
+    /// Unix seconds, to about a day.
+    pub last_seen_at: i64,
 }
 
 /// The caller, who must be signed in.
@@ -67,19 +84,33 @@ pub fn require_scheduler(call: &Call) -> Result<(), Problem> {
     Err(Problem::new(Code::Unauthenticated, "This is called by a scheduler, with the cron secret."))
 }
 
-/// The caller, if signed in. Writes nothing, whoever asks.
+/// The caller, if signed in. Writes nothing for a stranger.
 ///
 /// # Errors
-/// `service_unavailable` when neither store can say.
+/// `service_unavailable` when neither store can say; `forbidden` when another site's page makes a browser send the cookie.
 pub async fn find(call: &Call) -> Result<Option<SignedIn>, Problem> {
-    let Some(token) = token_of(call) else { return Ok(None) };
-    let Some(session) = verify(call.settings.text("session_secret")?, &token) else { return Ok(None) };
-    let user_id = match cache::get::<Stored>(&entry::session(&session)).await {
+    let token = match call.bearer() {
+        Some(token) => token.to_owned(),
+        None => {
+            let Some(token) = cookie_of(call, COOKIE) else { return Ok(None) };
+            refuse_other_sites(call)?;
+            token
+        }
+    };
+    let Some(session) = verify(call.settings.list("session_secret")?, &token) else { return Ok(None) };
+    let keys = Keys::from_settings(&call.settings)?;
+    let entry = entry::session(&session);
+    let looked = cache::look::<String>(&entry).await;
+    let there_is_a_cache = looked.is_some();
+    let user_id = match looked.flatten().and_then(|sealed| keys.open_json::<Stored>(&entry, &sealed)) {
         Some(stored) => stored.user_id,
-        None => match from_table(&session).await? {
-            Some(user_id) => user_id,
-            None => return Ok(None),
-        },
+        None => {
+            let Some(user_id) = from_table(&session).await? else { return Ok(None) };
+            if there_is_a_cache && !remember(&keys, &session, &user_id).await? {
+                return Ok(None);
+            }
+            user_id
+        }
     };
     call.note_user(&user_id);
     Ok(Some(SignedIn { user_id, session }))
@@ -94,22 +125,38 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
     getrandom::fill(&mut id).map_err(Problem::internal)?;
     let id = BASE64.encode(id);
     let session = fingerprint::of(&id);
+    let keys = Keys::from_settings(&call.settings)?;
     let created_at = clock::now();
+    let address = call.client()?.map(|client| keys.seal(&address_of(user_id), &client.ip.to_string())).transpose()?;
+    let browser = call.header("user-agent").map(|text| text.chars().take(300).collect::<String>());
+    let browser = browser.map(|browser| keys.seal(&browser_of(user_id), &browser)).transpose()?;
     run(
         "INSERT INTO sessions (id_hash, user_id, ip_address, user_agent, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         vec![
             session.as_str().into(),
             user_id.into(),
-            client_address(call).into(),
-            call.header("user-agent").map(|text| text.chars().take(300).collect::<String>()).into(),
+            address.into(),
+            browser.into(),
             created_at.into(),
-            (created_at + entry::SESSION_SECONDS as i64).into(),
+            (created_at + ABSOLUTE as i64).into(),
         ],
     )
     .await?;
-    cache::set(&entry::session(&session), &Stored { user_id: user_id.to_owned() }, entry::SESSION_SECONDS).await;
+    let entry = entry::session(&session);
+    let stored = keys.seal_json(&entry, &Stored { user_id: user_id.to_owned() })?;
+    cache::set(&entry, &stored, entry::SESSION_SECONDS).await;
     call.note_user(user_id);
-    Ok(format!("{id}.{}", sign(call.settings.text("session_secret")?, &id)))
+    let secret = call.settings.list("session_secret")?.next().unwrap_or_default().to_owned();
+    Ok(format!("{id}.{}", sign(&secret, &id)))
+}
+
+/// Where the address of a sign-in is sealed for; its log line carries the same text.
+fn address_of(user_id: &str) -> String {
+    format!("address of {user_id}")
+}
+
+fn browser_of(user_id: &str) -> String {
+    format!("browser of {user_id}")
 }
 
 /// The `Set-Cookie` value that hands a token to a browser.
@@ -117,7 +164,7 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
 /// # Errors
 /// `internal` without `public_url`.
 pub fn cookie(call: &Call, token: &str) -> Result<String, Problem> {
-    set_cookie(call, COOKIE, token, entry::SESSION_SECONDS)
+    set_cookie(call, COOKIE, token, ABSOLUTE)
 }
 
 /// The `Set-Cookie` value that makes a browser forget its session.
@@ -141,7 +188,11 @@ pub fn set_cookie(call: &Call, name: &str, value: &str, seconds: u64) -> Result<
 /// The value of a cookie the caller sent.
 #[must_use]
 pub fn cookie_of(call: &Call, name: &str) -> Option<String> {
-    let headers = call.headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
+    cookie_in(&call.headers, name)
+}
+
+fn cookie_in(headers: &http::HeaderMap, name: &str) -> Option<String> {
+    let headers = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     let mut pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(given, _)| *given == name).map(|(_, value)| value.trim_matches('"').to_owned())
 }
@@ -149,14 +200,17 @@ pub fn cookie_of(call: &Call, name: &str) -> Option<String> {
 /// Ends one session of a user, at once.
 ///
 /// # Errors
-/// `not_found` when it is not theirs; `service_unavailable` when it could not be taken out of the cache: then it is not dead.
+/// `not_found` when it is not theirs or over; `service_unavailable` when it could not be taken out of the cache: then it is not dead.
 pub async fn end(user_id: &str, session: &str) -> Result<(), Problem> {
-    let rows =
-        run("DELETE FROM sessions WHERE id_hash = ?1 AND user_id = ?2 RETURNING id_hash", vec![session.into(), user_id.into()]).await?;
-    if rows.is_empty() {
-        return Err(Problem::not_found("session"));
+    let sql = "UPDATE sessions SET expires_at = 0 WHERE id_hash = ?1 AND user_id = ?2 AND expires_at > 0 RETURNING id_hash";
+    if one(sql, vec![session.into(), user_id.into()]).await?.is_some() {
+        return forget(session).await;
     }
-    forget(session).await
+    // Perhaps somebody was cut off between the two steps.
+    if one("SELECT 1 FROM sessions WHERE id_hash = ?1 AND user_id = ?2", vec![session.into(), user_id.into()]).await?.is_some() {
+        forget(session).await?;
+    }
+    Err(Problem::not_found("session"))
 }
 
 /// Ends every session of a user.
@@ -164,57 +218,130 @@ pub async fn end(user_id: &str, session: &str) -> Result<(), Problem> {
 /// # Errors
 /// As [`end`].
 pub async fn end_all(user_id: &str) -> Result<(), Problem> {
-    for row in run("DELETE FROM sessions WHERE user_id = ?1 RETURNING id_hash", vec![user_id.into()]).await? {
+    for row in run("UPDATE sessions SET expires_at = 0 WHERE user_id = ?1 RETURNING id_hash", vec![user_id.into()]).await? {
         forget(&row.text(0)).await?;
     }
     Ok(())
+}
+
+/// Removes the rows of sessions that are over, and answers how many: the ended ones once they are surely out of the cache.
+///
+/// # Errors
+/// The stores'.
+pub async fn sweep(now: i64) -> Result<usize, Problem> {
+    let ended: Vec<String> =
+        run("SELECT id_hash FROM sessions WHERE expires_at = 0 LIMIT 1000", Vec::new()).await?.iter().map(|row| row.text(0)).collect();
+    for session in &ended {
+        forget(session).await?;
+    }
+    let sql = "DELETE FROM sessions WHERE id_hash IN (SELECT value FROM json_each(?1))";
+    run(sql, vec![serde_json::json!(ended).to_string().into()]).await?;
+    // What nobody uses may be in the cache for another day.
+    let sql = "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions \
+               WHERE expires_at > 0 AND (expires_at <= ?1 OR coalesce(last_seen_at, created_at) <= ?1 - ?2) LIMIT 5000) RETURNING 1";
+    Ok(ended.len() + run(sql, vec![now.into(), (IDLE + 86_400).into()]).await?.len())
+}
+
+/// Whether the caller's session began at most so many seconds ago.
+///
+/// # Errors
+/// The database's.
+pub async fn is_recent(caller: &SignedIn, seconds: i64) -> Result<bool, Problem> {
+    let sql = "SELECT 1 FROM sessions WHERE id_hash = ?1 AND created_at > ?2 AND expires_at > 0";
+    Ok(one(sql, vec![caller.session.as_str().into(), (clock::now() - seconds).into()]).await?.is_some())
 }
 
 /// A user's sessions, newest first.
 ///
 /// # Errors
 /// The database's.
-pub async fn list(caller: &SignedIn) -> Result<Vec<Listed>, Problem> {
-    let sql = "SELECT id_hash, ip_address, user_agent, created_at, expires_at FROM sessions \
-               WHERE user_id = ?1 AND expires_at > ?2 ORDER BY created_at DESC LIMIT 100";
-    let rows = run(sql, vec![Value::from(caller.user_id.as_str()), clock::now().into()]).await?;
+pub async fn list(call: &Call, caller: &SignedIn) -> Result<Vec<Listed>, Problem> {
+    let keys = Keys::from_settings(&call.settings)?;
+    let sql = "SELECT id_hash, ip_address, user_agent, created_at, expires_at, coalesce(last_seen_at, created_at) FROM sessions \
+               WHERE user_id = ?1 AND expires_at > ?2 AND coalesce(last_seen_at, created_at) > ?2 - ?3 ORDER BY created_at DESC LIMIT 100";
+    let rows = run(sql, vec![Value::from(caller.user_id.as_str()), clock::now().into(), IDLE.into()]).await?;
+    let opened = |place: String, sealed: Option<String>| sealed.and_then(|sealed| keys.open(&place, &sealed));
     let listed = rows.iter().map(|row| Listed {
         id: row.text(0),
         current: row.text(0) == caller.session,
-        ip_address: row.optional_text(1),
-        user_agent: row.optional_text(2),
+        ip_address: opened(address_of(&caller.user_id), row.optional_text(1)),
+        user_agent: opened(browser_of(&caller.user_id), row.optional_text(2)),
         created_at: row.integer(3),
         expires_at: row.integer(4),
+        last_seen_at: row.integer(5),
     });
     Ok(listed.collect())
 }
 
-async fn forget(session: &str) -> Result<(), Problem> {
+/// One sign-in, as the log has it.
+#[derive(Serialize)]
+pub struct SignedInAt {
+    pub ip_address: Option<String>,
+    pub user_agent: Option<String>,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// When and from where a user signed in, newest first: the last thousand times.
+///
+/// # Errors
+/// The database's.
+pub async fn log(call: &Call, user_id: &str) -> Result<Vec<SignedInAt>, Problem> {
+    let keys = Keys::from_settings(&call.settings)?;
+    let sql = "SELECT ip_address, user_agent, created_at FROM signin_logs WHERE user_id = ?1 ORDER BY created_at DESC LIMIT 1000";
+    let rows = run(sql, vec![user_id.into()]).await?;
+    let opened = |place: String, sealed: Option<String>| sealed.and_then(|sealed| keys.open(&place, &sealed));
+    let lines = rows.iter().map(|row| SignedInAt {
+        ip_address: opened(address_of(user_id), row.optional_text(0)),
+        user_agent: opened(browser_of(user_id), row.optional_text(1)),
+        created_at: row.integer(2),
+    });
+    Ok(lines.collect())
+}
+
+/// Takes an ended session out of the cache.
+///
+/// # Errors
+/// `service_unavailable`: then it is not dead.
+pub async fn forget(session: &str) -> Result<(), Problem> {
     cache::delete(&entry::session(session))
         .await
         .map_err(|error| Problem::new(Code::ServiceUnavailable, "The session could not be ended. Try again.").retry_after(2).because(error))
 }
 
 async fn from_table(session: &str) -> Result<Option<String>, Problem> {
-    let sql = "SELECT user_id FROM sessions WHERE id_hash = ?1 AND expires_at > ?2";
-    Ok(database::one(sql, vec![session.into(), clock::now().into()]).await?.map(|row| row.text(0)))
+    let now = clock::now();
+    let sql = "SELECT user_id, coalesce(last_seen_at, created_at) FROM sessions \
+               WHERE id_hash = ?1 AND expires_at > ?2 AND coalesce(last_seen_at, created_at) > ?2 - ?3";
+    let Some(row) = one(sql, vec![session.into(), now.into(), IDLE.into()]).await? else { return Ok(None) };
+    if row.integer(1) <= now - NOTED {
+        // Missing it once is no harm: the next day's first request notes it again.
+        let noted = run("UPDATE sessions SET last_seen_at = ?2 WHERE id_hash = ?1", vec![session.into(), now.into()]).await;
+        if let Err(error) = noted {
+            eprintln!("{}", serde_json::json!({"level": "warn", "event": "session_use_not_noted", "cause": format!("{error:?}")}));
+        }
+    }
+    Ok(Some(row.text(0)))
 }
 
-fn token_of(call: &Call) -> Option<String> {
-    call.bearer().map(str::to_owned).or_else(|| cookie_of(call, COOKIE))
+/// Puts a session that the table knows into the cache. Answers whether it is still alive: somebody may have ended it between our look at
+/// the table and our writing, and must not find it risen.
+async fn remember(keys: &Keys, session: &str, user_id: &str) -> Result<bool, Problem> {
+    let entry = entry::session(session);
+    let stored = keys.seal_json(&entry, &Stored { user_id: user_id.to_owned() })?;
+    cache::set(&entry, &stored, entry::SESSION_SECONDS).await;
+    if one("SELECT 1 FROM sessions WHERE id_hash = ?1 AND expires_at > 0", vec![session.into()]).await?.is_some() {
+        return Ok(true);
+    }
+    forget(session).await?;
+    Ok(false)
 }
 
-/// The address of the peer. Spin appends its own header after any forged one of that name, so the last value counts.
-fn client_address(call: &Call) -> Option<String> {
-    let value = call.headers.get_all("spin-client-addr").iter().next_back()?.to_str().ok()?;
-    Some(value.parse::<std::net::SocketAddr>().map_or_else(|_| value.to_owned(), |address| address.ip().to_string()))
-}
-
-/// The hash of the session id, if the token is one of ours.
-fn verify(secret: &str, token: &str) -> Option<String> {
+/// The hash of the session id, if the token is one of ours: signed with any of our secrets.
+fn verify<'s>(mut secrets: impl Iterator<Item = &'s str>, token: &str) -> Option<String> {
     let (id, signature) = token.split_once('.')?;
-    mac(secret, id).verify_slice(&BASE64.decode(signature).ok()?).ok()?;
-    Some(fingerprint::of(id))
+    let signature = BASE64.decode(signature).ok()?;
+    secrets.any(|secret| mac(secret, id).verify_slice(&signature).is_ok()).then(|| fingerprint::of(id))
 }
 
 fn sign(secret: &str, id: &str) -> String {
@@ -235,10 +362,25 @@ mod tests {
     #[test]
     fn only_a_token_we_signed_opens_a_session() {
         let token = format!("abc.{}", sign("secret", "abc"));
-        assert_eq!(verify("secret", &token), Some(fingerprint::of("abc")));
-        assert_eq!(verify("other", &token), None);
+        let verify = |secrets: &'static [&str], token: &str| verify(secrets.iter().copied(), token);
+        assert_eq!(verify(&["secret"], &token), Some(fingerprint::of("abc")));
+        assert_eq!(verify(&["newer", "secret"], &token), Some(fingerprint::of("abc")), "while secrets are exchanged both are good");
+        assert_eq!(verify(&["other"], &token), None);
+        assert_eq!(verify(&[], &token), None);
         for forged in ["abc", "abc.", "abd.AAAA", "", ".", &format!("abd.{}", sign("secret", "abc"))] {
-            assert_eq!(verify("secret", forged), None, "{forged}");
+            assert_eq!(verify(&["secret"], forged), None, "{forged}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_as_a_cookie_or_a_token_is_no_session(header in "[ -~]{0,200}", token in ".{0,120}") {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("cookie", http::HeaderValue::from_str(&header).expect("printable"));
+            let value = cookie_in(&headers, COOKIE);
+            proptest::prop_assert!(value.is_none() || header.contains(COOKIE));
+            proptest::prop_assert_eq!(verify(["secret"].into_iter(), &token), None);
+            proptest::prop_assert_eq!(verify(["secret"].into_iter(), &value.unwrap_or_default()), None);
         }
     }
 }

@@ -32,6 +32,30 @@ pub mod key {
         format!("result/hairstyle/{task_id}/result_{number}.{extension}")
     }
 
+    /// Where a client puts a file itself, before it is looked at and becomes the upload of this key.
+    #[must_use]
+    pub fn raw(upload: &str) -> String {
+        format!("{upload}.raw")
+    }
+
+    /// Everything a user has uploaded.
+    #[must_use]
+    pub fn of_user(user_id: &str) -> String {
+        format!("cache/{user_id}/")
+    }
+
+    /// Everything made for a task.
+    #[must_use]
+    pub fn of_task(task_id: &str) -> String {
+        format!("result/hairstyle/{task_id}/")
+    }
+
+    /// A user's profile picture.
+    #[must_use]
+    pub fn avatar(user_id: &str) -> String {
+        format!("avatars/{user_id}.jpg")
+    }
+
     /// All uploads.
     pub const UPLOADS: &str = "cache/";
     /// How long an upload is kept, in seconds: 7 days.
@@ -68,6 +92,8 @@ pub enum Error {
     Refused { action: &'static str, status: StatusCode, code: String },
     #[error("storage: not a plain key")]
     Key,
+    #[error("storage: the object is longer than we are willing to read")]
+    TooLarge,
 }
 
 impl From<Error> for Problem {
@@ -158,6 +184,15 @@ impl Bucket {
         Ok(self.sign("GET", key, &[], &[], good_for))
     }
 
+    /// A link that lets anyone who has it write one object, with exactly these headers.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn put_link(&self, key: &str, headers: &[(&'static str, String)], good_for: Duration) -> Result<String, Error> {
+        check(key)?;
+        Ok(self.sign("PUT", key, &[], headers, good_for))
+    }
+
     fn sign(&self, method: &str, key: &str, query: &[(&str, &str)], headers: &[(&'static str, String)], good_for: Duration) -> String {
         let path = if key.is_empty() { format!("/{}", self.name) } else { format!("/{}/{key}", self.name) };
         self.signer.presign(&Request { method, path: &path, query, headers }, good_for.as_secs(), clock::now())
@@ -179,6 +214,39 @@ impl Bucket {
     pub async fn put(&self, key: &str, description: &Description, body: Bytes) -> Result<(), Error> {
         check(key)?;
         self.exchange("put", Method::PUT, key, &[], &description.0, body).await.map(drop)
+    }
+
+    /// Reads a whole object of at most `cap` bytes; `None`: there is none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get(&self, key: &str, cap: usize) -> Result<Option<Bytes>, Error> {
+        check(key)?;
+        let failed = |failure| match failure {
+            Failure::TooLarge(_) => Error::TooLarge,
+            failure => Error::Failed { action: "get", failure },
+        };
+        let url = self.sign("GET", key, &[], &[], OWN_URL);
+        for attempt in 1.. {
+            let answer = async {
+                let response = outbound::send("storage", outbound::empty(Method::GET, &url)?, LIMIT).await?;
+                let status = response.status();
+                let cap = if status.is_success() { cap } else { XML_CAP };
+                Ok((status, outbound::read(response, cap, LIMIT).await?))
+            }
+            .await;
+            match answer {
+                Ok((StatusCode::NOT_FOUND, _)) => return Ok(None),
+                Ok((status, body)) if status.is_success() => return Ok(Some(body)),
+                Ok((status, body)) if attempt == 3 || !outbound::is_passing(status) => {
+                    return Err(Error::Refused { action: "get", status, code: error_code(&body) });
+                }
+                Err(failure @ Failure::TooLarge(_)) => return Err(failed(failure)),
+                Err(failure) if attempt == 3 => return Err(failed(failure)),
+                _ => outbound::pause(attempt).await,
+            }
+        }
+        Ok(None)
     }
 
     /// Removes one object; removing what is not there is fine.
@@ -247,14 +315,14 @@ impl Bucket {
             let result = self.try_exchange(action, method.clone(), &url, headers, body.clone()).await;
             let passing = match &result {
                 Ok(_) => false,
-                Err(Error::Refused { status, .. }) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+                Err(Error::Refused { status, .. }) => outbound::is_passing(*status),
                 Err(Error::Failed { .. }) => true,
-                Err(Error::Key) => false,
+                Err(Error::Key | Error::TooLarge) => false,
             };
             if !passing || attempt == 3 {
                 return result;
             }
-            spin_sleep(Duration::from_millis(100 << (2 * attempt))).await;
+            outbound::pause(attempt).await;
         }
     }
 
@@ -376,11 +444,6 @@ impl Writer<'_> {
             code => Err(unexpected("complete", &code)),
         }
     }
-}
-
-async fn spin_sleep(duration: Duration) {
-    // `within` is the one timer we have; a future that never ends makes it a sleep.
-    let _ = outbound::within::<()>(duration, std::future::pending()).await;
 }
 
 fn check(key: &str) -> Result<(), Error> {

@@ -3,10 +3,11 @@
 use catalogue::{DETAIL_MAX_CHARS, HairColor, Hairstyle, Model};
 use database::Error;
 use problem::{FieldError, Problem};
+use seal::Keys;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{CLAIM, COLUMNS, DEADLINE, Params, Task, read};
+use crate::{CLAIM, COLUMNS, DEADLINE, Params, Task, prompt_of, read, wish_of};
 
 /// Most hairstyles in one request.
 pub const MOST_STYLES: usize = 8;
@@ -75,6 +76,9 @@ impl Order {
         if detail.as_ref().is_some_and(|text| text.chars().count() > DETAIL_MAX_CHARS || text.chars().any(char::is_control)) {
             wrong("detail".into(), format!("At most {DETAIL_MAX_CHARS} characters on one line."));
         }
+        if detail.as_ref().is_some_and(|text| is_more_than_words(text)) {
+            wrong("detail".into(), "Say it in plain words: no addresses, no markup.".into());
+        }
         match model {
             Some(model) if errors.is_empty() => Ok(Self { upload_id: input.upload_id, hairstyles, hair_color, detail, model }),
             _ => {
@@ -86,42 +90,70 @@ impl Order {
     }
 }
 
+impl Order {
+    /// What the person adds in their own words.
+    #[must_use]
+    pub fn words(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+}
+
+/// Links and markup have no place in a wish about hair; they are what somebody brings who wants something else.
+fn is_more_than_words(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    lower.contains("://") || lower.contains("www.") || text.contains(['<', '>', '{', '}', '`', '\\'])
+}
+
+/// Under what an order is charged.
+pub struct Terms<'a> {
+    /// The work that an `Idempotency-Key` stands for.
+    pub work_id: Option<&'a str>,
+    /// The moderation's name of its verdict on the order's words.
+    pub moderation: Option<String>,
+    /// Pictures that may be ordered a day, by everybody together; `None`: any number.
+    pub day_limit: Option<i64>,
+    pub keys: &'a Keys,
+}
+
 /// Charges and stores one task per hairstyle: all of them, or none. Each is claimed by the caller, who goes on to hand it over.
 ///
-/// With a `work_id` the tasks' ids begin with it, so that the same order, sent again after it was cut off, cannot be taken twice.
+/// With a work id the tasks' ids begin with it, so that the same order, sent again after it was cut off, cannot be taken twice.
 ///
 /// Answers none when the upload is not the user's, not stored yet or expired.
 ///
 /// # Errors
-/// Refused (`insufficient_credits`); taken, when the work was done before (see [`of_work`]).
-pub async fn create(user_id: &str, order: &Order, work_id: Option<&str>, now: i64, now_millis: i64) -> Result<Vec<Task>, Error> {
-    let rows: Vec<_> = order
+/// Refused (`insufficient_credits`, `spend_limit_reached`); taken, when the work was done before (see [`of_work`]).
+pub async fn create(user_id: &str, order: &Order, terms: &Terms<'_>, now: i64, now_millis: i64) -> Result<Vec<Task>, Error> {
+    let sealed =
+        |place: String, text: &str| terms.keys.seal(&place, text).map_err(|problem| Error::Failed(problem.cause.unwrap_or_default()));
+    let rows = order
         .hairstyles
         .iter()
         .enumerate()
         .map(|(at, style)| {
-            let id = work_id.map_or_else(|| uuid::Uuid::now_v7().to_string(), |work_id| format!("{work_id}-{at}"));
+            let id = terms.work_id.map_or_else(|| uuid::Uuid::now_v7().to_string(), |work_id| format!("{work_id}-{at}"));
             let random = &uuid::Uuid::new_v4().simple().to_string()[..6];
             let params = Params {
                 hairstyle: style.id.into(),
                 hair_color: order.hair_color.map(|color| color.id.into()),
-                detail: order.detail.clone(),
+                detail: order.detail.as_ref().map(|text| sealed(wish_of(&id), text)).transpose()?,
                 model: order.model.id.into(),
-                prompt: catalogue::prompt(style, order.hair_color, order.detail.as_deref()),
+                prompt: sealed(prompt_of(&id), &catalogue::prompt(style, order.hair_color, order.detail.as_deref()))?,
+                moderation: terms.moderation.clone(),
                 upload_id: order.upload_id.clone(),
                 ..Params::default()
             };
-            json!({"id": id, "task_no": format!("TASK_{now_millis}_{random}"), "params": params})
+            Ok(json!({"id": id, "task_no": format!("TASK_{now_millis}_{random}"), "params": params}))
         })
-        .collect();
+        .collect::<Result<Vec<_>, Error>>()?;
     // Before anything is known of the provider's answer the next look at the task is at its deadline: a hand-over that was cut
     // off may have reached the provider, and must not be repeated. A callback may still claim it earlier.
     let sql = format!(
-        "INSERT INTO ai_tasks (id, task_no, user_id, input_params, external_provider, price, created_at, updated_at, claimed_until, next_attempt_at) \
+        "INSERT INTO ai_tasks (id, task_no, user_id, input_params, external_provider, price, created_at, updated_at, claimed_until, next_attempt_at, day_limit) \
          SELECT value ->> 'id', value ->> 'task_no', uploads.user_id, \
                 json_set(value -> 'params', '$.upload_key', uploads.key, '$.upload_url', '/files/' || uploads.key, \
                          '$.width', uploads.width, '$.height', uploads.height), \
-                ?4, ?5, ?6, ?6, ?6 + {CLAIM}, ?6 + {DEADLINE} \
+                ?4, ?5, ?6, ?6, ?6 + {CLAIM}, ?6 + {DEADLINE}, ?7 \
          FROM uploads, json_each(?1) \
          WHERE uploads.id = ?2 AND uploads.user_id = ?3 AND uploads.status = 'stored' AND uploads.expires_at > ?6 \
          RETURNING {COLUMNS}"
@@ -133,6 +165,7 @@ pub async fn create(user_id: &str, order: &Order, work_id: Option<&str>, now: i6
         order.model.adapter.into(),
         order.model.price.into(),
         now.into(),
+        terms.day_limit.into(),
     ];
     Ok(database::run(&sql, parameters).await?.iter().map(read).collect())
 }
@@ -180,6 +213,19 @@ mod tests {
         let body =
             json!({"upload_id": "", "hairstyles": ["bob-cut", "beehive"], "hair_color": "plaid", "model": "x", "detail": "y".repeat(201)});
         assert_eq!(fields(body), ["upload_id", "hairstyles[1]", "hair_color", "model", "detail"]);
+    }
+
+    #[test]
+    fn a_wish_is_words() {
+        let with = |detail: &str| fields(json!({"upload_id": "u", "hairstyles": ["bob-cut"], "detail": detail}));
+        for words in ["a little shorter on the left", "刘海再短一点", "50% longer, please!", "like in 1965 (soft)"] {
+            assert_eq!(with(words), Vec::<String>::new(), "{words}");
+        }
+        for other in
+            ["see https://evil.test/x.png", "WWW.evil.test", "<script>alert(1)</script>", "{{system}}", "`rm`", "a\\b", "two\nlines"]
+        {
+            assert_eq!(with(other), ["detail"], "{other}");
+        }
     }
 
     #[test]

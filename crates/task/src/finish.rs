@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use http::{Method, StatusCode};
 use problem::{Code, Problem};
 use provider::{Kie, Record};
+use seal::Keys;
 use serde_json::json;
 use storage::{Bucket, Description, key};
 
@@ -122,8 +123,21 @@ async fn complete(settings: &Settings, task: &Task, paths: &[String], now: i64) 
         "UPDATE ai_tasks SET status = 'completed', result_urls = ?2, updated_at = ?3, completed_at = ?3, claimed_until = 0 \
          WHERE id = ?1 AND status = 'processing' RETURNING {COLUMNS}"
     );
-    settle(settings, one(&sql, vec![task.id.as_str().into(), json!(paths).to_string().into(), now.into()]).await?, now, Outcome::Completed)
-        .await
+    let row = one(&sql, vec![task.id.as_str().into(), json!(paths).to_string().into(), now.into()]).await?;
+    if row.is_none() {
+        throw_away(settings, task, paths).await?;
+    }
+    settle(settings, row, now, Outcome::Completed).await
+}
+
+/// A task that failed while its pictures were on their way (its time was over, its owner has gone) must not leave them behind.
+async fn throw_away(settings: &Settings, task: &Task, paths: &[String]) -> Result<(), Problem> {
+    let failed = one("SELECT 1 FROM ai_tasks WHERE id = ?1 AND status = 'failed'", vec![task.id.as_str().into()]).await?.is_some();
+    if failed {
+        let keys: Vec<String> = paths.iter().map(|path| path.trim_start_matches("/files/").to_owned()).collect();
+        Bucket::from_settings(settings)?.delete_many(&keys).await?;
+    }
+    Ok(())
 }
 
 /// Fails a task; the schema pays it back in the same step.
@@ -137,7 +151,7 @@ pub(crate) async fn fail(settings: &Settings, task: &Task, reason: &str, now: i6
 
 async fn settle(settings: &Settings, row: Option<database::Row>, now: i64, outcome: Outcome) -> Result<Outcome, Problem> {
     let Some(task) = row.as_ref().map(read) else { return Ok(Outcome::Nothing) };
-    crate::remember(&task, settings.public_url()?, now).await;
+    crate::remember(&task, &Keys::from_settings(settings)?, settings.public_url()?, now).await;
     eprintln!(
         "{}",
         json!({"level": "info", "event": "task_final", "task": task.task_no, "user": task.user_id, "status": task.status,

@@ -9,6 +9,7 @@ use config::Settings;
 use futures::future::join_all;
 use problem::Problem;
 use provider::{CreateError, Kie, Picture};
+use seal::Keys;
 use serde_json::{Value, json};
 use storage::Bucket;
 
@@ -27,7 +28,8 @@ pub async fn hand_over(settings: &Settings, tasks: &[Task], now: i64) -> Result<
     let kie = Kie::from_settings(settings)?;
     let bucket = Bucket::from_settings(settings)?;
     let public_url = settings.public_url()?;
-    let outcomes = join_all(tasks.iter().map(|task| one(&kie, &bucket, public_url, task, now))).await;
+    let keys = Keys::from_settings(settings)?;
+    let outcomes = join_all(tasks.iter().map(|task| one(&kie, &bucket, &keys, public_url, task, now))).await;
     let sql = "UPDATE ai_tasks SET status = given.status, external_task_id = given.external_id, failure_reason = given.reason, \
                    next_attempt_at = given.next, attempts = attempts + 1, claimed_until = 0, updated_at = ?2, \
                    completed_at = iif(given.status = 'failed', ?2, NULL) \
@@ -38,12 +40,15 @@ pub async fn hand_over(settings: &Settings, tasks: &[Task], now: i64) -> Result<
     Ok(())
 }
 
-async fn one(kie: &Kie<'_>, bucket: &Bucket, public_url: &str, task: &Task, now: i64) -> Value {
+async fn one(kie: &Kie<'_>, bucket: &Bucket, keys: &Keys, public_url: &str, task: &Task, now: i64) -> Value {
     let created = async {
         let api = provider::api(&task.provider).ok_or_else(|| CreateError::Refused(format!("no adapter {}", task.provider)))?;
         let photo_url = bucket.link(&task.params.upload_key, PHOTO_LINK).map_err(|error| CreateError::Refused(error.to_string()))?;
+        // A key that is missing today may be put back.
+        let prompt =
+            task.prompt(keys).ok_or_else(|| CreateError::Later("no key opens the prompt (variable data_encryption_key)".into()))?;
         let picture = Picture {
-            prompt: &task.params.prompt,
+            prompt: &prompt,
             photo_url: &photo_url,
             callback_url: &format!("{public_url}/webhooks/kie/{}", task.id),
             width: task.params.width,

@@ -9,7 +9,9 @@ use std::time::Duration;
 use cache::entry;
 use config::Settings;
 use database::{Error, Row, one, run};
+use page::Page;
 use problem::{Code, Problem};
+use seal::Keys;
 use serde::{Deserialize, Serialize};
 
 pub mod create;
@@ -41,7 +43,7 @@ pub struct Task {
     pub completed_at: Option<i64>,
 }
 
-/// What was asked for (`ai_tasks.input_params`).
+/// What was asked for (`ai_tasks.input_params`). The person's own words, and the prompt that holds them, are sealed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Params {
     pub hairstyle: String,
@@ -49,6 +51,9 @@ pub struct Params {
     pub detail: Option<String>,
     pub model: String,
     pub prompt: String,
+    /// The moderation's name of its verdict on the words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moderation: Option<String>,
     pub upload_id: String,
     pub upload_key: String,
     /// Where the owner sees the photo: a path of ours.
@@ -117,9 +122,15 @@ impl Task {
         is_final(&self.status)
     }
 
+    /// What the provider is told. `None`: none of our keys opens it.
+    #[must_use]
+    pub fn prompt(&self, keys: &Keys) -> Option<String> {
+        keys.open(&prompt_of(&self.id), &self.params.prompt)
+    }
+
     /// The task as its owner sees it, with addresses that begin with `public_url`.
     #[must_use]
-    pub fn view(&self, public_url: &str, now: i64) -> View {
+    pub fn view(&self, keys: &Keys, public_url: &str, now: i64) -> View {
         /// Seconds a picture usually takes.
         const USUAL: f64 = 40.0;
         let progress = match self.status.as_str() {
@@ -133,7 +144,7 @@ impl Task {
             progress: (progress * 100.0_f64).round() / 100.0,
             hairstyle: self.params.hairstyle.clone(),
             hair_color: self.params.hair_color.clone(),
-            detail: self.params.detail.clone(),
+            detail: self.params.detail.as_ref().and_then(|sealed| keys.open(&wish_of(&self.id), sealed)),
             model: self.params.model.clone(),
             upload_id: self.params.upload_id.clone(),
             price: self.price,
@@ -159,6 +170,15 @@ impl View {
     }
 }
 
+/// Where a person's own words are sealed for.
+fn wish_of(task_id: &str) -> String {
+    format!("wish of {task_id}")
+}
+
+fn prompt_of(task_id: &str) -> String {
+    format!("prompt of {task_id}")
+}
+
 fn is_final(status: &str) -> bool {
     matches!(status, "completed" | "failed")
 }
@@ -170,15 +190,18 @@ fn is_final(status: &str) -> bool {
 /// `not_found`, also for another user's task.
 pub async fn by_no(settings: &Settings, user_id: &str, task_no: &str, now: i64) -> Result<View, Problem> {
     let public_url = settings.public_url()?;
-    if let Some(cached) = cache::get::<Cached>(&entry::task_result(task_no)).await {
+    let keys = Keys::from_settings(settings)?;
+    let entry = entry::task_result(task_no);
+    let cached = cache::get::<String>(&entry).await.and_then(|sealed| keys.open_json::<Cached>(&entry, &sealed));
+    if let Some(cached) = cached {
         return if cached.user_id == user_id { Ok(cached.view) } else { Err(Problem::not_found("task")) };
     }
     let (task, due) = find(user_id, task_no, now).await?;
     if due && look(settings, &task, now).await {
-        return Ok(find(user_id, task_no, now).await?.0.view(public_url, now));
+        return Ok(find(user_id, task_no, now).await?.0.view(&keys, public_url, now));
     }
-    remember(&task, public_url, now).await;
-    Ok(task.view(public_url, now))
+    remember(&task, &keys, public_url, now).await;
+    Ok(task.view(&keys, public_url, now))
 }
 
 /// A task, and whether it is time to ask the provider about it.
@@ -218,9 +241,14 @@ async fn look(settings: &Settings, task: &Task, now: i64) -> bool {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(user_id: &str, limit: i64, offset: i64) -> Result<Vec<Task>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM ai_tasks WHERE user_id = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3");
-    Ok(run(&sql, vec![user_id.into(), limit.into(), offset.into()]).await?.iter().map(read).collect())
+pub async fn list(user_id: &str, page: &Page) -> Result<Vec<Task>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM ai_tasks WHERE user_id = ?1 AND (created_at, id) < (?4, ?5) \
+         ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
+    );
+    let (created_at, id) = page.before();
+    let parameters = vec![user_id.into(), page.limit.into(), page.offset.into(), created_at.into(), id.into()];
+    Ok(run(&sql, parameters).await?.iter().map(read).collect())
 }
 
 /// Cancels a task that the provider has not got; its credit returns.
@@ -241,9 +269,12 @@ pub async fn cancel(user_id: &str, task_no: &str, now: i64) -> Result<Task, Prob
 }
 
 /// Keeps a final task in the cache.
-pub(crate) async fn remember(task: &Task, public_url: &str, now: i64) {
+pub(crate) async fn remember(task: &Task, keys: &Keys, public_url: &str, now: i64) {
     if task.is_final() {
-        let cached = Cached { user_id: task.user_id.clone(), view: task.view(public_url, now) };
-        cache::set(&entry::task_result(&task.task_no), &cached, entry::TASK_FINAL_SECONDS).await;
+        let cached = Cached { user_id: task.user_id.clone(), view: task.view(keys, public_url, now) };
+        let entry = entry::task_result(&task.task_no);
+        if let Ok(sealed) = keys.seal_json(&entry, &cached) {
+            cache::set(&entry, &sealed, entry::TASK_FINAL_SECONDS).await;
+        }
     }
 }

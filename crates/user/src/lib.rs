@@ -1,8 +1,10 @@
 //! People and their credits, as the database tells them.
 
 use database::{Error, Row, Value, one, run};
+use page::Page;
 use problem::Problem;
 use serde::Serialize;
+use serde_json::json;
 
 /// A person.
 #[derive(Clone, Debug, Serialize)]
@@ -78,7 +80,7 @@ pub struct Identity {
     pub openid: String,
     /// Verified by the provider.
     pub email: String,
-    /// Whether the provider itself runs the address, so that whoever holds the account holds the address.
+    /// Whether the provider gives the address to one person only, for ever.
     pub authoritative_for_email: bool,
     pub name: String,
     pub picture: Option<String>,
@@ -119,29 +121,57 @@ pub async fn balance(id: &str, now: i64) -> Result<i64, Error> {
     Ok(one(sql, vec![id.into(), now.into()]).await?.map_or(0, |row| row.integer(0)))
 }
 
-/// The user behind an identity: found by (provider, openid), or made with `signup_credits`.
+/// What comes with a new account, and to whom it is given.
+pub struct Welcome {
+    pub credits: i64,
+    /// Fingerprints of [`mailbox`], one for each key in use, the current first: a mailbox is given credits once.
+    pub mailbox: Vec<String>,
+    /// Fingerprint of the client's address, where clients can be told apart.
+    pub address: Option<String>,
+    /// Accounts with credits that one address is given a day.
+    pub a_day: i64,
+}
+
+/// The mailbox behind an address: what follows a plus is its owner's own, and so are dots at Gmail.
+#[must_use]
+pub fn mailbox(email: &str) -> String {
+    let lower = email.trim().to_lowercase();
+    let Some((local, domain)) = lower.rsplit_once('@') else { return lower };
+    let local = local.split('+').next().unwrap_or_default();
+    if ["gmail.com", "googlemail.com"].contains(&domain) {
+        return format!("{}@gmail.com", local.replace('.', ""));
+    }
+    format!("{local}@{domain}")
+}
+
+/// The user behind an identity: found by (provider, openid), or made and welcomed.
 ///
-/// An address that already belongs to a user is linked only when the provider is authoritative for it (the provider runs the
-/// mailbox) or when that user has no identity at all (a sign-up that was cut off by an older version). Otherwise an address that
+/// An address that already belongs to a user is linked only when the provider is authoritative for it (it gives the address to one person, for
+/// ever) or when that user has no identity at all (a sign-up that was cut off by an older version). Otherwise an address that
 /// has changed hands would open somebody else's account.
 ///
 /// # Errors
 /// `conflict` when the address belongs to an account that signs in another way.
-pub async fn for_identity(identity: &Identity, new_id: &str, signup_credits: i64, now: i64) -> Result<User, Problem> {
+pub async fn for_identity(identity: &Identity, new_id: &str, welcome: &Welcome, now: i64) -> Result<User, Problem> {
     if let Some(user) = by_identity(identity, now).await? {
         return Ok(user);
     }
     let created = run(
-        "INSERT INTO sign_ups (user_id, email, name, picture, credits, provider, openid, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO sign_ups (user_id, email, name, picture, credits, provider, openid, created_at, \
+                               identity_hashes, address_hash, address_limit) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         vec![
             new_id.into(),
             identity.email.as_str().into(),
             identity.name.as_str().into(),
             identity.picture.clone().into(),
-            signup_credits.into(),
+            welcome.credits.into(),
             identity.provider.into(),
             identity.openid.as_str().into(),
             now.into(),
+            json!(welcome.mailbox).to_string().into(),
+            welcome.address.clone().into(),
+            welcome.a_day.into(),
         ],
     )
     .await;
@@ -154,6 +184,20 @@ pub async fn for_identity(identity: &Identity, new_id: &str, signup_credits: i64
     by_identity(identity, now).await?.ok_or_else(|| {
         Problem::new(problem::Code::Conflict, "An account with this e-mail address exists already. Sign in the way you did the first time.")
     })
+}
+
+/// Adds a way to sign in to an account, for somebody who is signed in to it.
+///
+/// # Errors
+/// `conflict` when it opens another account.
+pub async fn attach(user_id: &str, identity: &Identity, now: i64) -> Result<(), Problem> {
+    let sql = "INSERT INTO user_auth (id, user_id, provider, openid, created_at) VALUES (lower(hex(randomblob(16))), ?1, ?2, ?3, ?4) \
+               ON CONFLICT (provider, openid) DO UPDATE SET provider = provider RETURNING user_id";
+    let parameters = vec![user_id.into(), identity.provider.into(), identity.openid.as_str().into(), now.into()];
+    if one(sql, parameters).await?.is_some_and(|row| row.text(0) == user_id) {
+        return Ok(());
+    }
+    Err(Problem::new(problem::Code::Conflict, "This way to sign in opens another account."))
 }
 
 async fn by_identity(identity: &Identity, now: i64) -> Result<Option<User>, Error> {
@@ -205,14 +249,20 @@ pub async fn credits(id: &str, now: i64) -> Result<Credits, Error> {
     })
 }
 
-/// The account book, newest first.
+/// The account book, newest first, and the cursor of its next page.
 ///
 /// # Errors
-/// The database's.
-pub async fn history(id: &str, limit: i64, offset: i64) -> Result<Vec<Movement>, Error> {
-    let sql = format!("SELECT {MOVEMENT} FROM credit_records WHERE user_id = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2 OFFSET ?3");
-    let rows = run(&sql, vec![id.into(), limit.into(), offset.into()]).await?;
-    Ok(rows.iter().map(movement).collect())
+/// `invalid_input` for the cursor of another list; the database's.
+pub async fn history(id: &str, page: &Page) -> Result<(Vec<Movement>, Option<String>), Problem> {
+    let sql = format!(
+        "SELECT {MOVEMENT}, rowid FROM credit_records WHERE user_id = ?1 AND (created_at, rowid) < (?4, ?5) \
+         ORDER BY created_at DESC, rowid DESC LIMIT ?2 OFFSET ?3"
+    );
+    let (created_at, number) = page.before_number()?;
+    let rows = run(&sql, vec![id.into(), page.limit.into(), page.offset.into(), created_at.into(), number.into()]).await?;
+    let last = rows.last().map(|row| (row.integer(7), row.integer(8).to_string()));
+    let next = page.next(rows.len(), last.as_ref().map(|(created_at, number)| (*created_at, number.as_str())));
+    Ok((rows.iter().map(movement).collect(), next))
 }
 
 const MOVEMENT: &str = "id, amount, type, entity_type, entity_id, note, expires_at, created_at";
@@ -230,62 +280,44 @@ fn movement(row: &Row) -> Movement {
     }
 }
 
-/// Credits that an admin gives.
-pub struct Gift<'a> {
-    /// Who gets them: by id or by address.
-    pub user_id: Option<&'a str>,
-    pub email: Option<&'a str>,
-    pub credits: i64,
-    /// Names the gift: it can be given once.
-    pub key: &'a str,
-    /// Seconds; `None`: for ever.
-    pub lasts: Option<i64>,
-    pub note: Option<&'a str>,
-}
-
-/// What came of a gift.
-pub enum Given {
-    Now(Movement),
-    /// The same gift was given before.
-    Before(Movement),
-    /// The key belongs to a gift of another size or duration, or to somebody else.
-    Otherwise,
-    /// There is nobody to give it to.
-    Nobody,
-}
-
-/// Gives credits, once for each key.
+/// The gift that was made under a key: whose it is, and its line in the account book.
 ///
 /// # Errors
 /// The database's.
-pub async fn give(gift: &Gift<'_>, now: i64) -> Result<Given, Error> {
+pub async fn gift(key: &str) -> Result<Option<(String, Movement)>, Error> {
+    let sql = format!("SELECT {MOVEMENT}, user_id FROM credit_records WHERE entity_type = 'admin' AND entity_id = ?1 AND lot_id IS NULL");
+    Ok(one(&sql, vec![key.into()]).await?.map(|row| (row.text(8), movement(&row))))
+}
+
+/// Somebody by address, for those who may ask.
+///
+/// # Errors
+/// The database's.
+pub async fn by_email(email: &str, now: i64) -> Result<Option<User>, Error> {
+    let row = one(&format!("SELECT {COLUMNS} FROM users u WHERE u.email = ?2"), vec![now.into(), email.into()]).await?;
+    Ok(row.as_ref().map(read))
+}
+
+/// Everybody, newest first, for those who may ask.
+///
+/// # Errors
+/// The database's.
+pub async fn all(page: &Page, now: i64) -> Result<Vec<User>, Error> {
     let sql = format!(
-        "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at, note, created_at) \
-         SELECT 'gift:' || ?3, id, ?4, 'gift', 'admin', ?3, ?6 + ?5, coalesce(?7, 'gift'), ?6 FROM users WHERE id = ?1 OR email = ?2 \
-         RETURNING {MOVEMENT}"
+        "SELECT {COLUMNS} FROM users u WHERE (u.created_at, u.id) < (?4, ?5) ORDER BY u.created_at DESC, u.id DESC LIMIT ?2 OFFSET ?3"
     );
-    let optional = |text: Option<&str>| Value::from(text.map(str::to_owned));
-    let parameters = vec![
-        optional(gift.user_id),
-        optional(gift.email),
-        gift.key.into(),
-        gift.credits.into(),
-        gift.lasts.into(),
-        now.into(),
-        optional(gift.note),
-    ];
-    match one(&sql, parameters).await {
-        Ok(Some(row)) => return Ok(Given::Now(movement(&row))),
-        Ok(None) => return Ok(Given::Nobody),
-        Err(Error::Taken(_)) => {}
-        Err(error) => return Err(error),
-    }
-    let sql = format!(
-        "SELECT {MOVEMENT} FROM credit_records WHERE entity_type = 'admin' AND entity_id = ?3 AND amount = ?4 \
-         AND lot_id IS NULL AND expires_at - created_at IS ?5 AND user_id = (SELECT id FROM users WHERE id = ?1 OR email = ?2)"
-    );
-    let parameters = vec![optional(gift.user_id), optional(gift.email), gift.key.into(), gift.credits.into(), gift.lasts.into()];
-    Ok(one(&sql, parameters).await?.map_or(Given::Otherwise, |row| Given::Before(movement(&row))))
+    let (created_at, id) = page.before();
+    let rows = run(&sql, vec![now.into(), page.limit.into(), page.offset.into(), created_at.into(), id.into()]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+/// The ways somebody can sign in: provider and when it was added (Unix seconds).
+///
+/// # Errors
+/// The database's.
+pub async fn identities(id: &str) -> Result<Vec<(String, i64)>, Error> {
+    let rows = run("SELECT provider, created_at FROM user_auth WHERE user_id = ?1 ORDER BY created_at", vec![id.into()]).await?;
+    Ok(rows.iter().map(|row| (row.text(0), row.integer(1))).collect())
 }
 
 /// Key figures of a person.
@@ -298,4 +330,19 @@ pub async fn stats(id: &str) -> Result<Stats, Error> {
     let row = one(sql, vec![id.into()]).await?;
     let figure = |index| row.as_ref().map_or(0, |row| row.integer(index));
     Ok(Stats { total_tasks: figure(0), completed_tasks: figure(1), failed_tasks: figure(2), credits_used: figure(3) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mailbox;
+
+    #[test]
+    fn one_mailbox_has_many_addresses() {
+        for address in ["ada.lovelace@gmail.com", "Ada.Lovelace+1@gmail.com", "adalovelace+x+y@googlemail.com", " a.d.a.lovelace@GMAIL.com"]
+        {
+            assert_eq!(mailbox(address), "adalovelace@gmail.com", "{address}");
+        }
+        assert_eq!(mailbox("ada.l+shop@example.com"), "ada.l@example.com", "elsewhere dots tell people apart");
+        assert_ne!(mailbox("ada@example.com"), mailbox("ada@example.org"));
+    }
 }

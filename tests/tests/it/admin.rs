@@ -14,7 +14,8 @@ async fn world() -> (World, Person) {
 async fn only_admins_come_in() {
     let (world, boss) = world().await;
     let ada = world.sign_in("ada@example.com").await;
-    for path in ["/api/admin/audit", "/api/admin/events"] {
+    for path in ["audit", "events", "users", "tasks", "cache", "log"].map(|name| format!("/api/admin/{name}")) {
+        let path = path.as_str();
         boss.get(200, path).await;
         ada.get(403, path).await.problem("forbidden");
         world.stranger().get(401, path).await.problem("unauthenticated");
@@ -44,7 +45,7 @@ async fn the_audit_tells_every_rule_with_what_breaks_it() {
     let report = boss.get(200, "/api/admin/audit").await.json();
     assert_eq!(report["clean"], true);
     let rules = report["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), audit::INVARIANTS.len() + audit::OVERDUE.len());
+    assert_eq!(rules.len(), audit::INVARIANTS.len() + audit::OVERDUE.len() + 1);
     assert!(rules.iter().all(|rule| rule["violations"] == 0));
     assert!(rules.iter().any(|rule| rule["id"] == "I1a" && rule["looked_at"] == 2), "{report}");
 
@@ -125,4 +126,114 @@ async fn the_inbox_shows_what_came_and_what_became_of_it() {
     assert_eq!(listed("?status=ignored").await[0]["id"], "evt_moon");
     assert_eq!(listed("?status=received").await, json!([]));
     boss.get(422, "/api/admin/events?status=lost").await.problem("invalid_input");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_found_and_given_roles() {
+    let (world, boss) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let id = ada.id().await;
+    let found = boss.get(200, "/api/admin/users?email=Ada%40example.com").await.json()["users"].clone();
+    assert_eq!((&found[0]["id"], &found[0]["credits"], &found[0]["role"]), (&json!(id), &json!(3), &json!("user")));
+    let all = boss.get(200, "/api/admin/users?limit=1").await.json();
+    let rest = boss.get(200, &format!("/api/admin/users?limit=1&cursor={}", all["next_cursor"].as_str().unwrap())).await.json();
+    assert_ne!(all["users"][0]["id"], rest["users"][0]["id"]);
+    let person = boss.get(200, &format!("/api/admin/users/{id}")).await.json();
+    assert_eq!((&person["stats"]["total_tasks"], &person["identities"][0]["provider"]), (&json!(0), &json!("google")));
+    boss.get(404, "/api/admin/users/nobody").await.problem("not_found");
+
+    let role =
+        async |expected: u16, role: &str| boss.post_json(expected, &format!("/api/admin/users/{id}/role"), &json!({"role": role})).await;
+    role(422, "emperor").await.problem("invalid_input");
+    ada.get(403, "/api/admin/audit").await;
+    assert_eq!(role(200, "admin").await.json()["user"]["role"], "admin");
+    ada.get(200, "/api/admin/audit").await;
+    role(200, "user").await;
+    role(200, "user").await;
+    ada.get(403, "/api/admin/audit").await.problem("forbidden");
+    boss.post_json(404, "/api/admin/users/nobody/role", &json!({"role": "admin"})).await.problem("not_found");
+    assert_eq!(world.sql_number("SELECT count(*) FROM admin_log WHERE action = 'role'"), 2, "what changes nothing is no act");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_seen_without_what_they_are_about() {
+    let (world, boss) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.any_upload().await;
+    ada.post_json(202, "/api/tasks", &json!({"upload_id": upload, "hairstyles": ["bob-cut", "afro"], "detail": "shorter"})).await;
+    let listed = boss.get(200, &format!("/api/admin/tasks?user_id={}", ada.id().await)).await.json();
+    assert_eq!(listed["tasks"].as_array().unwrap().len(), 2);
+    assert!(!listed.to_string().contains("shorter") && !listed.to_string().contains("bob"), "{listed}");
+    assert_eq!(boss.get(200, "/api/admin/tasks?user_id=nobody").await.json()["tasks"], json!([]));
+    boss.get(422, "/api/admin/tasks?status=lost").await.problem("invalid_input");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_is_counted_and_emptied_and_nobody_notices() {
+    let (world, boss) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let task = ada.order_one().await;
+    ada.wait_completed(&task).await;
+    let counted = boss.get(200, "/api/admin/cache").await.json();
+    assert_eq!((&counted["keys_by_prefix"]["session"], &counted["keys_by_prefix"]["task:result"]), (&json!(2), &json!(1)), "{counted}");
+    let total = counted["total_keys"].as_u64().unwrap();
+    boss.post_json(422, "/api/admin/cache/invalidate", &json!({"prefix": ""})).await.problem("invalid_input");
+    assert_eq!(boss.post_json(200, "/api/admin/cache/invalidate", &json!({"prefix": "task:result:"})).await.json()["deleted"], 1);
+    assert_eq!(boss.post_json(200, "/api/admin/cache/invalidate", &json!({"prefix": "session:"})).await.json()["deleted"], 2);
+    assert_eq!(ada.task(&task).await["status"], "completed");
+    assert!(boss.get(200, "/api/admin/cache").await.json()["total_keys"].as_u64().unwrap() <= total);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_event_is_tried_again_when_an_admin_says_so() {
+    let (world, boss) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    // A refund that comes before anything it could be about.
+    world
+        .control()
+        .send_payment_event(json!({"id": "evt_early", "eventType": "refund.created", "created_at": 1, "object": {"id": "ref_1"}}))
+        .await;
+    let event = boss.post(200, "/api/admin/events/evt_early/replay").await.json()["event"].clone();
+    assert_eq!((&event["status"], &event["attempts"]), (&json!("received"), &json!(1)));
+    boss.post(404, "/api/admin/events/evt_none/replay").await.problem("not_found");
+    ada.post(403, "/api/admin/events/evt_early/replay").await.problem("forbidden");
+    let order = ada.begin_purchase("credits-10").await;
+    ada.pay(&order).await;
+    let done = world.sql_text("SELECT id FROM payment_events WHERE status = 'done'");
+    boss.post(409, &format!("/api/admin/events/{done}/replay")).await.problem("conflict");
+    assert_eq!(ada.credits().await, 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_admins_do_is_written_down_and_cannot_be_rewritten() {
+    let (world, boss) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let id = ada.id().await;
+    let gift = |number: usize| json!({"user_id": id, "credits": 1, "key": format!("gift-{number}")});
+    // Many at once: each finds its place in the chain.
+    let answers =
+        futures::future::join_all((0..12).map(|number| boss.ask(boss.request(http::Method::POST, "/api/admin/gifts").json(&gift(number)))))
+            .await;
+    assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+    boss.post_json(200, "/api/admin/gifts", &gift(0)).await;
+    boss.post_json(200, &format!("/api/admin/users/{id}/role"), &json!({"role": "admin"})).await;
+    boss.post_json(200, "/api/admin/cache/invalidate", &json!({"prefix": "config:"})).await;
+    assert_eq!(ada.credits().await, 15);
+    let log = boss.get(200, "/api/admin/log?limit=2").await.json();
+    assert_eq!((&log["log"][0]["action"], &log["log"][1]["detail"]["role"]), (&json!("invalidate"), &json!("admin")));
+    assert_eq!(log["log"][0]["admin_id"], boss.id().await);
+    let next = boss.get(200, &format!("/api/admin/log?limit=100&cursor={}", log["next_cursor"].as_str().unwrap())).await.json();
+    assert_eq!(next["log"].as_array().unwrap().len(), 12);
+    // The operator's log holds each hash.
+    let told: Vec<Value> = world.events("admin_act");
+    assert_eq!(told.len(), 14);
+    assert!(told.iter().any(|line| line["hash"] == log["log"][0]["hash"]));
+    assert_eq!(boss.get(200, "/api/admin/audit").await.json()["clean"], true);
+
+    // Somebody with the keys to the database.
+    world.db_write("DROP TRIGGER admin_log_no_update", []);
+    world.db_write("UPDATE admin_log SET subject = 'somebody-else' WHERE seq = 5", []);
+    let report = boss.get(200, "/api/admin/audit").await.json();
+    let rule = report["rules"].as_array().unwrap().iter().find(|rule| rule["id"] == "L1").unwrap().clone();
+    assert_eq!((&report["clean"], &rule["offenders"], &rule["looked_at"]), (&json!(false), &json!(["5"]), &json!(14)));
 }

@@ -227,7 +227,8 @@ async fn a_provider_that_is_down_is_told_apart_from_a_refusal() {
 async fn a_one_tap_credential_signs_in() {
     let world = World::new().await;
     let ada = world.stranger();
-    let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), ..Credential::default() });
+    let nonce = Some(ada.one_tap_nonce().await);
+    let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), nonce, ..Credential::default() });
     let answer = ada.post_json(200, "/auth/google", &json!({"credential": credential})).await.json();
     assert_eq!((&answer["user"]["email"], &answer["credits"]), (&json!("ada@example.com"), &json!(3)));
     let token = answer["token"].as_str().unwrap();
@@ -250,11 +251,13 @@ async fn a_one_tap_credential_that_is_wrong_in_any_way_is_refused() {
         ("from another issuer", Credential { email: email(), iss: Some("https://evil.example".into()), ..Credential::default() }),
         ("signed with the public key", Credential { email: email(), alg: Some("HS256".into()), ..Credential::default() }),
         ("not signed", Credential { email: email(), alg: Some("none".into()), ..Credential::default() }),
+        ("for another browser", Credential { email: email(), nonce: Some("another".into()), ..Credential::default() }),
         ("signed with an unknown key", Credential { email: email(), kid: Some("nobody's".into()), ..Credential::default() }),
     ];
     let browser = world.stranger();
     for (what, wish) in wrong {
-        let credential = world.control().google_credential(&wish);
+        let nonce = wish.nonce.clone().or(Some(browser.one_tap_nonce().await));
+        let credential = world.control().google_credential(&Credential { nonce, ..wish });
         let answer = browser.ask(browser.request(Method::POST, "/auth/google").json(&json!({"credential": credential}))).await;
         assert_eq!(answer.status, 401, "{what}: {answer}");
         answer.problem("unauthenticated");
@@ -428,7 +431,7 @@ async fn signing_in_starts_a_new_session_and_ends_the_browsers_old_one() {
     assert_ne!(first.split('.').next(), second.split('.').next(), "an id somebody may know is not kept");
     with_bearer(&world.stranger(), 401, "/api/me", &first).await;
     with_bearer(&world.stranger(), 200, "/api/me", &second).await;
-    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 1);
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions WHERE expires_at > 0"), 1);
     // A cookie planted before the sign-in does not become a session.
     let planted = world.stranger();
     let back = planted.begin_sign_in("google", "grace.hopper@gmail.com", "/").await;
@@ -477,9 +480,14 @@ async fn where_the_app_is_served_over_https_its_cookies_are_secure() {
     let options = e2e::Options { public_url: Some("https://app.example".into()), credentials: Some(credentials), ..Default::default() };
     let world = World::with(options).await;
     let browser = world.stranger();
-    let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), ..Credential::default() });
-    let answer = browser.post_json(200, "/auth/google", &json!({"credential": credential})).await;
-    let [session] = cookies_set(&answer)[..] else { panic!("{answer}") };
+    // The browser keeps a Secure cookie from a plain connection to itself; this test brings it along.
+    let answer = browser.get(200, "/auth/google/nonce").await;
+    let one_tap = cookies_set(&answer)[0].split(';').next().unwrap().to_owned();
+    let nonce = Some(answer.json()["nonce"].as_str().unwrap().to_owned());
+    let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), nonce, ..Credential::default() });
+    let request = browser.request(Method::POST, "/auth/google").header("cookie", one_tap).json(&json!({"credential": credential}));
+    let answer = browser.send(200, request).await;
+    let [session, _] = cookies_set(&answer)[..] else { panic!("{answer}") };
     assert!(session.split("; ").any(|part| part == "Secure"), "{session}");
 }
 
@@ -496,4 +504,171 @@ async fn the_cache_failing_does_not_sign_anybody_out() {
     assert!(!world.events("cache_failed").is_empty(), "somebody should hear of it{}", world.tail());
     // A session that cannot be taken out of the cache would live on there: that is said, not hidden.
     ada.post(503, "/auth/logout").await.problem("service_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_sites_page_changes_nothing_with_somebodys_cookie() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let order = json!({"product_id": "credits-10"});
+    let ours = world.address().origin().ascii_serialization();
+    let elsewhere = [
+        [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+        [("sec-fetch-site", "same-site"), ("origin", "https://other.app.example")],
+        [("x-nothing", ""), ("origin", "https://evil.example")],
+        [("x-nothing", ""), ("origin", "null")],
+    ];
+    for headers in elsewhere {
+        let with = |method: Method, path: &str| {
+            headers.iter().fold(ada.request(method, path), |request, (name, value)| request.header(*name, *value))
+        };
+        ada.send(403, with(Method::POST, "/api/orders").json(&order)).await.problem("forbidden");
+        ada.send(403, with(Method::POST, "/api/uploads").header("content-type", "image/png").body("x")).await.problem("forbidden");
+        ada.send(403, with(Method::POST, "/auth/logout")).await.problem("forbidden");
+        ada.send(403, with(Method::DELETE, "/api/me")).await.problem("forbidden");
+        ada.send(403, with(Method::POST, "/auth/google").json(&json!({"credential": "x"}))).await.problem("forbidden");
+        // Reading is no change, and what a page reads of another site its browser does not show to it.
+        ada.send(200, with(Method::GET, "/api/me")).await;
+        // A token is not sent by itself.
+        let client = world.stranger();
+        let bearer =
+            headers.iter().fold(client.request(Method::POST, "/api/orders"), |request, (name, value)| request.header(*name, *value));
+        client.send(201, bearer.bearer_auth(ada.token().unwrap()).json(&order)).await;
+    }
+    for headers in [[("sec-fetch-site", "same-origin"), ("origin", ours.as_str())], [("x-nothing", ""), ("origin", ours.as_str())]] {
+        let request = headers.iter().fold(ada.request(Method::POST, "/api/orders"), |request, (name, value)| request.header(*name, *value));
+        ada.send(201, request.json(&order)).await;
+    }
+    assert_eq!(ada.get(200, "/api/me").await.json()["credits"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nobody_uses_ends_and_one_in_use_goes_on() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+    let store = rusqlite::Connection::open(&cache).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    // What key-value knows of a session is a day's worth; then the table is asked.
+    let a_day_passes = || store.execute("DELETE FROM spin_key_value", []).unwrap();
+    let ada = world.sign_in("ada@example.com").await;
+    let six_days_pass = || {
+        let sql = "UPDATE sessions SET created_at = created_at - ?1, last_seen_at = last_seen_at - ?1, expires_at = expires_at - ?1";
+        world.db_write(sql, [6 * 86_400]);
+        a_day_passes();
+    };
+    six_days_pass();
+    ada.get(200, "/api/me").await;
+    assert!(world.sql_number("SELECT unixepoch() - last_seen_at FROM sessions") < 60, "its use is noted");
+    // Used every six days it goes on, but not beyond thirty.
+    for _ in 0..3 {
+        six_days_pass();
+        ada.get(200, "/api/me").await;
+    }
+    six_days_pass();
+    ada.get(401, "/api/me").await.problem("unauthenticated");
+
+    let grace = world.sign_in("grace@example.com").await;
+    world.db_write("UPDATE sessions SET created_at = created_at - 626400", []);
+    a_day_passes();
+    grace.get(401, "/api/me").await.problem("unauthenticated");
+    world.sweep().await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 1, "key-value may know it for another day");
+    world.db_write("UPDATE sessions SET created_at = created_at - 86400", []);
+    world.sweep().await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_tap_token_serves_once_and_only_in_its_browser() {
+    let world = World::new().await;
+    let ada = world.stranger();
+    let nonce = Some(ada.one_tap_nonce().await);
+    let secret = ada.cookie("__onetap").unwrap();
+    assert_ne!(nonce.as_deref(), Some(secret.as_str()), "whoever reads the token does not know the cookie");
+    let credential =
+        world.control().google_credential(&Credential { email: "ada@example.com".into(), nonce: nonce.clone(), ..Credential::default() });
+    let body = json!({"credential": credential});
+    // Somebody who has read the token.
+    let eve = world.stranger();
+    eve.post_json(401, "/auth/google", &body).await.problem("unauthenticated");
+    eve.one_tap_nonce().await;
+    eve.post_json(401, "/auth/google", &body).await.problem("unauthenticated");
+    let request = eve.request(Method::POST, "/auth/google").header("cookie", format!("__onetap={}", nonce.unwrap()));
+    eve.send(401, request.json(&body)).await.problem("unauthenticated");
+    ada.post_json(200, "/auth/google", &body).await;
+    let request = ada.request(Method::POST, "/auth/google").header("cookie", format!("__onetap={secret}"));
+    ada.send(401, request.json(&body)).await.problem("unauthenticated");
+    assert_eq!(world.sql_number("SELECT count(*) FROM sessions"), 1);
+    // Asking for a nonce leaves nothing behind.
+    let before = world.sql_number("SELECT count(*) FROM one_time_tokens");
+    assert_eq!(world.stranger().get(200, "/auth/google/nonce").await.calls(), Calls::default());
+    assert_eq!(world.sql_number("SELECT count(*) FROM one_time_tokens"), before);
+}
+
+async fn link(person: &Person, provider: &str, email: &str) -> e2e::Answer {
+    let url = person.post(200, &format!("/auth/link/{provider}?redirect_to=/studio")).await.json()["url"].as_str().unwrap().to_owned();
+    let mut url = Url::parse(&url).unwrap();
+    let name = if provider == "google" { "login_hint" } else { "login" };
+    url.query_pairs_mut().append_pair(name, email);
+    let consent = person.get(302, url.as_str()).await;
+    person.ask(person.request(Method::GET, consent.header("location"))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_way_to_sign_in_is_added_by_whoever_is_signed_in() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let back = link(&ada, "github", "octo@example.com").await;
+    assert_eq!((back.status, back.header("location")), (302, "/studio"), "{back}");
+    assert_eq!(world.sign_in_github("octo@example.com").await.id().await, ada.id().await);
+    assert_eq!(world.sql_number("SELECT count(*) FROM users"), 1);
+    // Again is fine; somebody else's is not.
+    assert_eq!(link(&ada, "github", "octo@example.com").await.status, 302);
+    let grace = world.sign_in("grace.hopper@gmail.com").await;
+    assert_eq!(link(&grace, "github", "octo@example.com").await.status, 409);
+    // Begun in one account and finished in another it counts for nothing.
+    let url = ada.post(200, "/auth/link/google").await.json()["url"].as_str().unwrap().to_owned();
+    let consent = ada.get(302, &format!("{url}&login_hint=eve%40example.com")).await;
+    ada.sign_in_with("google", "ada@example.com", "/").await;
+    assert_eq!(
+        ada.ask(ada.request(Method::GET, consent.header("location"))).await.status,
+        401,
+        "the newer sign-in took the browser's state"
+    );
+    world.stranger().post(401, "/auth/link/google").await.problem("unauthenticated");
+    // A session that is older than an hour has to prove itself first.
+    world.db_write("UPDATE sessions SET created_at = created_at - 3700", []);
+    ada.post(403, "/auth/link/google").await.problem("forbidden");
+    assert_eq!(world.sql_number("SELECT count(*) FROM user_auth"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_has_changed_hands_opens_nothing() {
+    let world = World::new().await;
+    // A company gives an address to the next one; the identity behind it is another.
+    let first = world.stranger();
+    let nonce = Some(first.one_tap_nonce().await);
+    let of = |sub: &str, nonce| Credential { email: "desk@company.example".into(), sub: Some(sub.into()), nonce, ..Credential::default() };
+    first.post_json(200, "/auth/google", &json!({"credential": world.control().google_credential(&of("1", nonce))})).await;
+    let next = world.stranger();
+    let nonce = Some(next.one_tap_nonce().await);
+    let credential = world.control().google_credential(&of("2", nonce));
+    next.post_json(409, "/auth/google", &json!({"credential": credential})).await.problem("conflict");
+    assert_eq!(next.token(), None);
+    assert_eq!(world.sql_number("SELECT count(*) FROM user_auth"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_names_another_issuer_is_refused() {
+    let world = World::new().await;
+    let ada = world.stranger();
+    let back = ada.begin_sign_in("google", "ada@example.com", "/").await;
+    let url = Url::parse(&back).unwrap();
+    let pairs: Vec<(String, String)> =
+        url.query_pairs().filter(|(name, _)| name != "iss").map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let mut wrong = url.clone();
+    wrong.query_pairs_mut().clear().extend_pairs(&pairs).append_pair("iss", "https://accounts.evil.example");
+    ada.get(401, wrong.as_str()).await.problem("unauthenticated");
+    assert_eq!(ada.token(), None);
 }

@@ -1,7 +1,7 @@
 //! What a request may cost in host calls: the numbers of the design, counted by the host.
 
 use e2e::kie::Callback;
-use e2e::{Calls, World, photos};
+use e2e::{Calls, Person, World, photos};
 use http::Method;
 use sandbox::Fault;
 use serde_json::json;
@@ -14,18 +14,33 @@ fn within(what: &str, spent: Calls, most: Calls) {
     assert!(spent.kv <= most.kv && spent.sqlite <= most.sqlite && spent.http <= most.http, "{what}: {spent:?} is more than {most:?}");
 }
 
+/// What a read costs. One in sixteen is counted for its rate limit, so the cheapest of a few is what all the others cost.
+async fn read(person: &Person, path: &str) -> Calls {
+    let mut cheapest = person.get(200, path).await.calls();
+    for _ in 0..5 {
+        let next = person.get(200, path).await.calls();
+        if next.sqlite < cheapest.sqlite {
+            cheapest = next;
+        }
+    }
+    cheapest
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn knowing_who_calls_costs_one_look_into_each_store() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
-    for _ in 0..2 {
-        assert_eq!(ada.get(200, "/auth/session").await.calls(), calls(1, 1, 0));
-        assert_eq!(ada.get(200, "/api/me").await.calls(), calls(1, 1, 0));
-        assert_eq!(ada.get(200, "/api/me/credits").await.calls(), calls(1, 1, 0));
-        assert_eq!(ada.get(200, "/api/me/stats").await.calls(), calls(1, 1, 0));
-        for list in ["/api/tasks", "/api/uploads", "/api/orders", "/api/me/credits/history"] {
-            assert_eq!(ada.get(200, list).await.calls(), calls(1, 1, 0), "{list}");
-        }
+    for path in [
+        "/auth/session",
+        "/api/me",
+        "/api/me/credits",
+        "/api/me/stats",
+        "/api/tasks",
+        "/api/uploads",
+        "/api/orders",
+        "/api/me/credits/history",
+    ] {
+        assert_eq!(read(&ada, path).await, calls(1, 1, 0), "{path}");
     }
     assert_eq!(ada.get(200, "/api/hairstyles").await.calls(), calls(0, 0, 0));
     assert_eq!(ada.get(200, "/api/products").await.calls(), calls(0, 1, 0));
@@ -38,10 +53,10 @@ async fn watching_a_task_costs_two_looks_into_the_cache_and_one_into_the_databas
     world.fault(Fault::KieDelay { ms: 600_000 }.once());
     let ada = world.sign_in("ada@example.com").await;
     let running = format!("/api/tasks/{}", ada.order_one().await);
-    assert_eq!(ada.get(200, &running).await.calls(), calls(2, 1, 0));
+    assert_eq!(read(&ada, &running).await, calls(2, 1, 0));
     let done = ada.order_one().await;
     ada.wait_completed(&done).await;
-    assert_eq!(ada.get(200, &format!("/api/tasks/{done}")).await.calls(), calls(2, 0, 0));
+    assert_eq!(read(&ada, &format!("/api/tasks/{done}")).await, calls(2, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,13 +67,14 @@ async fn ordering_costs_one_call_to_the_provider_for_each_picture() {
     for styles in [vec!["bob-cut"], vec!["bob-cut", "afro"]] {
         let pictures = styles.len() as u64;
         let answer = ada.post_json(202, "/api/tasks", &json!({"upload_id": upload, "hairstyles": styles})).await;
-        within("an order", answer.calls(), calls(1, 3, pictures));
+        // The session, and whether the provider is being left alone; the rate limit, the charge, the outcomes, the answer.
+        within("an order", answer.calls(), calls(2, 4, pictures));
         assert_eq!(answer.calls().http, pictures);
     }
     let refused = ada.post_json(402, "/api/tasks", &json!({"upload_id": upload, "hairstyles": ["afro"]})).await;
-    assert_eq!(refused.calls(), calls(1, 1, 0));
+    assert_eq!(refused.calls(), calls(1, 2, 0));
     let wrong = ada.post_json(422, "/api/tasks", &json!({"upload_id": upload, "hairstyles": ["beehive"]})).await;
-    assert_eq!(wrong.calls(), calls(1, 0, 0));
+    assert_eq!(wrong.calls(), calls(1, 1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +90,7 @@ async fn a_callback_costs_one_question_one_download_and_one_copy() {
     world.until("the provider to finish", done).await;
     let callback = Callback::about(&world, &task);
     let answer = callback.send(&world, 200).await;
-    within("a callback", answer.calls(), calls(1, 3, 3));
+    within("a callback", answer.calls(), calls(2, 3, 3));
     let again = callback.send(&world, 200).await;
     within("a callback that comes again", again.calls(), calls(0, 3, 0));
 }
@@ -85,7 +101,7 @@ async fn buying_costs_one_call_to_the_payment_provider_and_settling_none() {
     world.fault(Fault::CreemWebhookDrop);
     let ada = world.sign_in("ada@example.com").await;
     let answer = ada.post_json(201, "/api/orders", &json!({"product_id": "credits-10"})).await;
-    within("an order", answer.calls(), calls(1, 2, 1));
+    within("an order", answer.calls(), calls(3, 3, 1));
     let checkout = world.control().checkouts()[0].checkout_id.clone();
     let back = world.control().pay(&checkout).await.unwrap().return_url.unwrap();
     let event = world.control().payment_events()[0].to_string();
@@ -95,17 +111,17 @@ async fn buying_costs_one_call_to_the_payment_provider_and_settling_none() {
         let request = sender.request(Method::POST, "/webhooks/creem").header("creem-signature", &signature).body(event.clone());
         within("a webhook", sender.send(200, request).await.calls(), calls(0, 3, 0));
     }
-    within("the way back", ada.get(302, &back).await.calls(), calls(0, 1, 1));
+    within("the way back", ada.get(302, &back).await.calls(), calls(1, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn taking_a_photo_in_costs_three_statements_and_giving_it_out_one() {
+async fn taking_a_photo_in_costs_four_statements_and_giving_it_out_one() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     let answer = ada.send(201, ada.upload_request("image/jpeg", photos::read("portrait.jpg"))).await;
-    within("an upload", answer.calls(), calls(1, 3, 1));
+    within("an upload", answer.calls(), calls(1, 4, 1));
     let url = answer.json()["uploads"][0]["url"].as_str().unwrap().to_owned();
-    assert_eq!(ada.get(302, &url).await.calls(), calls(1, 1, 0));
+    within("a file", ada.get(302, &url).await.calls(), calls(1, 2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,8 +132,8 @@ async fn signing_in_costs_what_the_flow_needs() {
     assert_eq!(login.calls(), calls(0, 1, 0));
     let consent = ada.get(302, login.header("location")).await;
     // The token and, the first time, the keys; then the state, the identity, the sign-up and the session.
-    within("the first sign-in", ada.get(302, consent.header("location")).await.calls(), calls(3, 5, 2));
+    within("the first sign-in", ada.get(302, consent.header("location")).await.calls(), calls(4, 5, 2));
     let again = world.stranger();
     let back = again.begin_sign_in("google", "ada@example.com", "/").await;
-    within("a sign-in", again.get(302, &back).await.calls(), calls(2, 3, 1));
+    within("a sign-in", again.get(302, &back).await.calls(), calls(3, 3, 1));
 }

@@ -35,7 +35,10 @@ async fn a_sweep_with_nothing_to_do_says_so() {
     let world = World::new().await;
     let report = world.sweep().await;
     assert_eq!((&report["deleted_files"], &report["deleted_cache_keys"]), (&json!(0), &json!(0)));
-    assert_eq!(report["database"], json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0}));
+    assert_eq!(
+        report["database"],
+        json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0, "expired_counters": 0})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,11 +131,14 @@ async fn rows_whose_time_is_over_leave_the_database() {
     world.db_write(gift, []);
     assert_eq!(world.sql_number("SELECT credits FROM users"), 8);
     let report = world.sweep().await;
-    assert_eq!(report["database"], json!({"expired_tokens": 1, "expired_sessions": 1, "expired_balances": 1, "expired_keys": 0}));
+    assert_eq!(
+        report["database"],
+        json!({"expired_tokens": 1, "expired_sessions": 1, "expired_balances": 1, "expired_keys": 0, "expired_counters": 0})
+    );
     assert_eq!(world.sql_number("SELECT credits FROM users"), 3);
     assert_eq!(
         world.sweep().await["database"],
-        json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0})
+        json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0, "expired_counters": 0})
     );
     world.assert_books_balance();
     drop(ada);
@@ -148,7 +154,7 @@ async fn one_step_that_fails_does_not_stop_the_others() {
     let report = caller.send(503, caller.request(Method::POST, "/internal/cleanup").bearer_auth(CRON_SECRET)).await.json();
     assert_eq!(report["uploads"], json!({"error": "storage_unavailable"}));
     assert_eq!(report["database"]["expired_tokens"], 1);
-    assert_eq!(report["tasks"]["looked_at"], 0);
+    assert_eq!(report["erasures"]["looked_at"], 0);
     assert!(!world.events("sweep_step_failed").is_empty());
 }
 

@@ -9,7 +9,7 @@ type Rights = (&'static str, bool, bool, &'static [&'static str], &'static [&'st
 const BUCKET: [&str; 5] = ["s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"];
 
 /// Component, database, key-value, hosts, variables beside `public_url`; `"bucket"` stands for what is needed to sign for the bucket.
-const RIGHTS: [Rights; 12] = [
+const RIGHTS: [Rights; 13] = [
     (
         "auth",
         true,
@@ -17,7 +17,11 @@ const RIGHTS: [Rights; 12] = [
         &["google_token_base_url", "google_certs_base_url", "github_base_url", "github_api_url"],
         &[
             "session_secret",
+            "data_encryption_key",
+            "trusted_proxy",
+            "rate_limit_per_hour",
             "signup_credits",
+            "signups_per_address",
             "google_base_url",
             "google_token_base_url",
             "google_certs_base_url",
@@ -29,16 +33,48 @@ const RIGHTS: [Rights; 12] = [
             "github_client_secret",
         ],
     ),
-    ("upload", true, true, &["s3_endpoint"], &["session_secret", "upload_max_bytes", "bucket"]),
+    (
+        "upload",
+        true,
+        true,
+        &["s3_endpoint"],
+        &["session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "upload_max_bytes", "bucket"],
+    ),
     // It signs a link to the photo for the provider, and cannot reach the bucket itself.
-    ("task-create", true, true, &["kie_base_url"], &["session_secret", "kie_base_url", "kie_api_key", "bucket"]),
+    (
+        "task-create",
+        true,
+        true,
+        &["kie_base_url", "creem_base_url"],
+        &[
+            "session_secret",
+            "data_encryption_key",
+            "trusted_proxy",
+            "rate_limit_per_hour",
+            "daily_picture_limit",
+            "creem_base_url",
+            "creem_api_key",
+            "kie_base_url",
+            "kie_api_key",
+            "bucket",
+        ],
+    ),
     // Whoever looks at a picture whose callback got lost brings it home.
     (
         "tasks",
         true,
         true,
         &["kie_base_url", "kie_result_host", "s3_endpoint"],
-        &["session_secret", "kie_base_url", "kie_result_host", "kie_api_key", "bucket"],
+        &[
+            "session_secret",
+            "data_encryption_key",
+            "trusted_proxy",
+            "rate_limit_per_hour",
+            "kie_base_url",
+            "kie_result_host",
+            "kie_api_key",
+            "bucket",
+        ],
     ),
     // It has no part in sessions.
     (
@@ -46,21 +82,29 @@ const RIGHTS: [Rights; 12] = [
         true,
         true,
         &["kie_base_url", "kie_result_host", "s3_endpoint"],
-        &["kie_base_url", "kie_result_host", "kie_api_key", "kie_webhook_hmac_key", "bucket"],
+        &["data_encryption_key", "kie_base_url", "kie_result_host", "kie_api_key", "kie_webhook_hmac_key", "bucket"],
     ),
-    ("orders", true, true, &["creem_base_url"], &["session_secret", "creem_base_url", "creem_api_key"]),
+    (
+        "orders",
+        true,
+        true,
+        &["creem_base_url"],
+        &["session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "creem_base_url", "creem_api_key"],
+    ),
     // Reaches nothing but the database.
     ("order-webhook", true, false, &[], &["creem_webhook_secret"]),
-    ("account", true, true, &[], &["session_secret"]),
+    // Erasing somebody reaches their files.
+    ("account", true, true, &["s3_endpoint"], &["session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "bucket"]),
+    ("cleanup-cron", true, true, &["s3_endpoint"], &["cron_secret", "bucket"]),
     (
-        "cleanup-cron",
+        "task-cron",
         true,
         true,
         &["kie_base_url", "kie_result_host", "s3_endpoint"],
-        &["cron_secret", "kie_base_url", "kie_result_host", "kie_api_key", "bucket"],
+        &["cron_secret", "data_encryption_key", "kie_base_url", "kie_result_host", "kie_api_key", "bucket"],
     ),
-    ("admin", true, true, &[], &["session_secret", "admin_emails"]),
-    ("reconcile-cron", true, false, &["creem_base_url"], &["cron_secret", "creem_base_url", "creem_api_key"]),
+    ("admin", true, true, &[], &["session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "admin_emails"]),
+    ("reconcile-cron", true, true, &["creem_base_url"], &["cron_secret", "creem_base_url", "creem_api_key"]),
     ("health", true, true, &["s3_endpoint"], &["bucket"]),
 ];
 

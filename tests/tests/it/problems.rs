@@ -6,18 +6,22 @@ use sandbox::{Credential, Credentials};
 use serde_json::json;
 
 /// Every route with the methods it answers to.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 49] = [
     ("/auth/login/google", "GET"),
     ("/auth/login/github", "GET"),
     ("/auth/callback/google", "GET"),
     ("/auth/callback/github", "GET"),
     ("/auth/google", "POST"),
+    ("/auth/google/nonce", "GET"),
+    ("/auth/link/github", "POST"),
     ("/auth/session", "GET"),
     ("/auth/logout", "POST"),
     ("/auth/sessions", "GET"),
     ("/auth/sessions/abc", "DELETE"),
     ("/api/uploads", "GET, HEAD, POST"),
     ("/api/uploads/abc", "GET, HEAD, DELETE"),
+    ("/api/uploads/presign", "POST"),
+    ("/api/uploads/abc/complete", "POST"),
     ("/files/cache/u/1_a.jpg", "GET, HEAD"),
     ("/api/tasks", "GET, HEAD, POST"),
     ("/api/tasks/TASK_1", "GET, HEAD"),
@@ -30,7 +34,9 @@ const ROUTES: [(&str, &str); 34] = [
     ("/api/orders/abc", "GET, HEAD"),
     ("/callback/payment", "GET"),
     ("/webhooks/creem", "POST"),
-    ("/api/me", "GET, HEAD"),
+    ("/api/me", "GET, HEAD, DELETE"),
+    ("/api/me/stats", "GET, HEAD"),
+    ("/api/me/export", "GET"),
     ("/api/me/credits", "GET, HEAD"),
     ("/api/me/credits/history", "GET, HEAD"),
     ("/api/subscription", "GET, HEAD"),
@@ -38,7 +44,16 @@ const ROUTES: [(&str, &str); 34] = [
     ("/api/admin/audit", "GET, HEAD"),
     ("/api/admin/events", "GET, HEAD"),
     ("/api/admin/gifts", "POST"),
+    ("/api/admin/events/abc/replay", "POST"),
+    ("/api/admin/users", "GET, HEAD"),
+    ("/api/admin/users/abc", "GET, HEAD"),
+    ("/api/admin/users/abc/role", "POST"),
+    ("/api/admin/tasks", "GET, HEAD"),
+    ("/api/admin/cache", "GET, HEAD"),
+    ("/api/admin/cache/invalidate", "POST"),
+    ("/api/admin/log", "GET, HEAD"),
     ("/internal/cleanup", "POST"),
+    ("/internal/tasks", "POST"),
     ("/internal/reconcile", "POST"),
     ("/health", "GET, HEAD"),
 ];
@@ -212,8 +227,11 @@ async fn live(world: &World) -> (Person, Vec<(&'static str, String)>) {
     let mut secrets = vec![("the state of a sign-in", state), ("the code of a sign-in", code)];
 
     let octo = world.sign_in_github("octo@example.com").await;
-    let credential = world.control().google_credential(&Credential { email: "grace.hopper@gmail.com".into(), ..Credential::default() });
     let grace = world.stranger();
+    let nonce = Some(grace.one_tap_nonce().await);
+    secrets.push(("the secret of a nonce", grace.cookie("__onetap").unwrap()));
+    let credential =
+        world.control().google_credential(&Credential { email: "grace.hopper@gmail.com".into(), nonce, ..Credential::default() });
     grace.post_json(200, "/auth/google", &json!({"credential": credential})).await;
     grace.post_json(401, "/auth/google", &json!({"credential": format!("{credential}x")})).await;
     secrets.push(("an id token", credential));

@@ -68,8 +68,8 @@ async fn a_variable_that_is_not_given_is_named_in_the_log_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_placeholders_for_secrets_nothing_serves_strangers() {
-    let placeholders = [("session_secret", "loopback-only-session-secret"), ("cron_secret", "loopback-only-cron-secret")];
-    let variables = placeholders.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let placeholders = ["session_secret", "cron_secret", "data_encryption_key"].map(|name| (name, format!("loopback-only-{name}")));
+    let variables = placeholders.map(|(name, value)| (name.to_owned(), value)).into();
     let world = World::with(Options { public_url: Some("https://app.example".into()), variables, ..Default::default() }).await;
     let everybody = [
         ("auth", Method::GET, "/auth/session"),
@@ -83,6 +83,7 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         ("account", Method::GET, "/api/me"),
         ("admin", Method::GET, "/api/admin/audit"),
         ("cleanup-cron", Method::POST, "/internal/cleanup"),
+        ("task-cron", Method::POST, "/internal/tasks"),
         ("reconcile-cron", Method::POST, "/internal/reconcile"),
         ("health", Method::GET, "/health/live"),
     ];

@@ -312,3 +312,53 @@ async fn tasks_are_listed_newest_first_page_by_page() {
     assert_eq!(numbers(ada.get(200, "/api/tasks?limit=1&offset=1").await.json()), newest_first[1..2]);
     assert_eq!(numbers(ada.get(200, "/api/tasks?offset=3").await.json()), Vec::<String>::new());
 }
+
+async fn with_words(person: &Person, words: &str) -> e2e::Answer {
+    let upload = person.any_upload().await;
+    let body = json!({"upload_id": upload, "hairstyles": ["bob-cut"], "detail": words});
+    person.ask(person.request(Method::POST, "/api/tasks").json(&body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_own_words_are_checked_before_anything_is_charged() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let allowed = with_words(&ada, "a little shorter").await;
+    assert_eq!(allowed.status, 202, "{allowed}");
+    for words in ["something [deny] this", "something [flag] that"] {
+        let answer = with_words(&ada, words).await;
+        assert_eq!((answer.status, answer.wrong_fields()), (422, vec!["detail".to_owned()]), "{answer}");
+    }
+    assert_eq!(ada.credits().await, 2);
+    assert_eq!(world.control().kie_tasks().len(), 1);
+    // The verdicts are kept, the words are not.
+    let verdicts = world.sql("SELECT decision, provider_id FROM prompt_verdicts ORDER BY id");
+    let decisions: Vec<_> = verdicts.iter().map(|row| row[0].as_str().unwrap()).collect();
+    assert_eq!(decisions, ["allow", "deny", "flag"]);
+    let noted = world.sql_text("SELECT input_params ->> 'moderation' FROM ai_tasks");
+    assert_eq!(noted, verdicts[0][1].as_str().unwrap());
+    assert_eq!(world.events("prompt_refused").len(), 2);
+    // Without words there is nothing to ask.
+    let asked = world.heard(sandbox::Service::Creem, "/v1/moderation/prompt");
+    ada.order_one().await;
+    assert_eq!(world.heard(sandbox::Service::Creem, "/v1/moderation/prompt"), asked);
+    assert_eq!(asked, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_verdict_nothing_is_made_and_nothing_is_charged() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for fault in [Fault::CreemApiAnswers { status: 500 }, Fault::CreemApiAnswers { status: 403 }, Fault::CreemApiSlow { ms: 60_000 }] {
+        world.control().clear_faults();
+        world.fault(fault.clone());
+        let answer = with_words(&ada, "a little shorter").await;
+        assert_eq!(answer.status, 502, "{fault:?}: {answer}");
+        answer.problem("provider_unavailable");
+        assert!(!answer.header("retry-after").is_empty());
+    }
+    assert_eq!(ada.credits().await, 3);
+    assert_eq!(world.sql_number("SELECT count(*) FROM ai_tasks"), 0);
+    // Orders without words do not depend on it.
+    ada.order_one().await;
+}

@@ -1,0 +1,40 @@
+//! `POST /internal/tasks`: finishes tasks whose callback never came, hands over those the provider could not take, and pays back those
+//! whose time is over. A scheduler calls it with the cron secret, at any time and as often as it likes.
+
+use http::Method;
+use problem::Problem;
+use serde_json::json;
+use service::{Call, Reply, Request, Service, reply};
+use spin_sdk::{http::IntoResponse, http_service};
+
+static SERVICE: Service = Service {
+    name: "task-cron",
+    settings: &[
+        "public_url",
+        "cron_secret",
+        "data_encryption_key",
+        "kie_base_url",
+        "kie_result_host",
+        "kie_api_key",
+        "s3_endpoint",
+        "s3_region",
+        "s3_bucket",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+    ],
+};
+
+#[http_service]
+async fn handle(request: Request) -> impl IntoResponse {
+    service::serve(&SERVICE, request, route).await
+}
+
+async fn route(call: Call) -> Result<Reply, Problem> {
+    if call.method != Method::POST {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    session::require_scheduler(&call)?;
+    let report = task::sweep::sweep(&call.settings, clock::now()).await?;
+    eprintln!("{}", json!({"level": "info", "event": "tasks_swept", "request_id": call.request_id, "report": report}));
+    reply::ok(&json!({"tasks": report}))
+}
