@@ -390,6 +390,7 @@ impl World {
         self.db_write(tasks, [seconds]);
         self.db_write("UPDATE uploads SET created_at = created_at - ?1 WHERE status = 'pending'", [seconds]);
         self.db_write("UPDATE idempotency_keys SET claimed_until = claimed_until - ?1", [seconds]);
+        self.db_write("UPDATE erasures SET next_look_at = next_look_at - ?1", [seconds]);
     }
 
     /// Lets the time come for every order, subscription and open event to be looked at again.

@@ -3,6 +3,8 @@
 
 #[path = "ledger/arrows.rs"]
 mod arrows;
+#[path = "ledger/doors.rs"]
+mod doors;
 #[path = "ledger/generations.rs"]
 mod generations;
 #[path = "ledger/libsql.rs"]

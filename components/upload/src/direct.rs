@@ -59,12 +59,15 @@ pub async fn complete(call: &Call, caller: &SignedIn, bucket: &Bucket, id: &str)
     let sql = "SELECT key, content_type, original_name, status FROM uploads WHERE id = ?1 AND user_id = ?2 AND expires_at > ?3";
     let row = database::one(sql, vec![id.into(), caller.user_id.as_str().into(), clock::now().into()]).await?;
     let row = row.ok_or_else(|| Problem::not_found("upload"))?;
-    if row.text(3) == "stored" {
-        return Ok(());
-    }
+    let stored = row.text(3) == "stored";
     let most_bytes = u64::try_from(call.settings.integer("upload_max_bytes")?).unwrap_or_default();
     let (key, claimed, name) = (row.text(0), row.text(1), row.optional_text(2));
     let raw = key::raw(&key);
+    if stored {
+        // Done before; perhaps cut off at its last step.
+        bucket.delete(&raw).await?;
+        return Ok(());
+    }
     let file = bucket.get(&raw, usize::try_from(most_bytes).unwrap_or(usize::MAX)).await;
     let clean = match file {
         Ok(Some(file)) => intake::look(file, &claimed),

@@ -82,6 +82,8 @@ async fn remove(bucket: &Bucket, user_id: &str) -> Result<(), Problem> {
         session::forget(&row.text(0)).await?;
     }
     run("DELETE FROM sessions WHERE user_id = ?1", vec![user_id.into()]).await?;
+    // Requests that came through meanwhile were counted.
+    run("DELETE FROM rate_counters WHERE subject = 'user:' || ?1", vec![user_id.into()]).await?;
     remove_under(bucket, &key::of_user(user_id)).await?;
     bucket.delete(&key::avatar(user_id)).await?;
     for tasks in tasks(user_id).await?.chunks(TASKS) {

@@ -442,38 +442,196 @@ async fn cancelling_a_plan() {
     walk(CancelPlan).await;
 }
 
-/// A photo whose week is over, a task whose callback never came and one that the provider could not take yet.
+/// A photo whose week is over, one that was put into the bucket and never completed, and somebody whose files are still there.
 struct Sweep;
 impl Flow for Sweep {
     type Stage = Person;
     const COMPONENT: &str = "cleanup-cron";
     async fn prepare(&self, world: &World) -> Person {
         let person = ada(world).await;
-        world.fault(Fault::KieNoCallback);
-        person.order_one().await;
-        world.fault(Fault::KieCreateAnswers { code: 429, msg: None, http_status: None }.once());
-        person.order(&["quiff"]).await;
+        person.any_upload().await;
         let old = person.upload("portrait.png").await["id"].as_str().unwrap().to_owned();
         world.db_write("UPDATE uploads SET expires_at = unixepoch() - 1 WHERE id = ?1", [old]);
-        world.db_tasks_are_due();
+        put_directly(&person).await;
+        world.db_write("UPDATE uploads SET created_at = created_at - 4000 WHERE status = 'pending'", []);
+        let gone = world.sign_in("grace@example.com").await;
+        let task = gone.order_one().await;
+        gone.wait_completed(&task).await;
+        world.storage_down();
+        gone.delete(202, "/api/me").await;
+        world.control().clear_faults();
+        world.db_write("UPDATE erasures SET next_look_at = 0", []);
         person
     }
-    async fn act(&self, world: &World, person: &Person) {
-        tokio::time::sleep(Duration::from_millis(120)).await;
+    async fn act(&self, _: &World, person: &Person) {
         let request = person.request(Method::POST, "/internal/cleanup").bearer_auth(e2e::CRON_SECRET);
         person.ask(request).await;
-        let _ = world;
     }
-    async fn check(&self, world: &World, person: &Person) {
-        let (failed, credits) = (world.sql_number("SELECT count(*) FROM ai_tasks WHERE status = 'failed'"), person.credits().await);
-        assert_eq!(credits, 1 + failed, "{}", world.tail());
-        assert_eq!(world.objects().iter().filter(|key| key.starts_with("cache/")).count(), 1);
+    async fn check(&self, world: &World, _: &Person) {
+        assert_eq!(world.objects().len(), 1, "{:?}{}", world.objects(), world.tail());
+        assert_eq!(world.sql_number("SELECT count(*) FROM erasures WHERE done_at IS NOT NULL AND next_look_at IS NULL"), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sweeping() {
+async fn sweeping_up() {
     walk(Sweep).await;
+}
+
+/// Begins a direct upload and puts the file there; answers the address that completes it.
+async fn put_directly(person: &Person) -> String {
+    let file = photos::read("portrait.webp");
+    let wish = json!({"content_type": "image/webp", "size": file.len()});
+    let upload = person.post_json(201, "/api/uploads/presign", &wish).await.json()["upload"].clone();
+    let bucket = person.world.stranger();
+    let put = bucket.request(Method::PUT, upload["put"]["url"].as_str().unwrap()).header("content-type", "image/webp").body(file);
+    bucket.send(200, put).await;
+    format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap())
+}
+
+struct Complete;
+impl Flow for Complete {
+    type Stage = (Person, String);
+    const COMPONENT: &str = "upload";
+    async fn prepare(&self, world: &World) -> Self::Stage {
+        let person = ada(world).await;
+        let path = put_directly(&person).await;
+        (person, path)
+    }
+    async fn act(&self, _: &World, (person, path): &Self::Stage) {
+        person.ask(person.request(Method::POST, path)).await;
+    }
+    async fn repeat(&self, _: &World, (person, path): &Self::Stage) {
+        person.post(200, path).await;
+    }
+    async fn check(&self, world: &World, (person, _): &Self::Stage) {
+        assert_eq!(person.get(200, "/api/uploads").await.json()["uploads"].as_array().unwrap().len(), 1);
+        assert_eq!(world.objects().len(), 1, "what was put there is gone, the upload is there: {:?}", world.objects());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completing_a_direct_upload() {
+    walk(Complete).await;
+}
+
+struct Erase;
+impl Flow for Erase {
+    type Stage = (Person, String);
+    const COMPONENT: &str = "account";
+    async fn prepare(&self, world: &World) -> Self::Stage {
+        let person = ada(world).await;
+        let order = person.begin_purchase("credits-10").await;
+        person.pay(&order).await;
+        let task = person.order_one().await;
+        person.wait_completed(&task).await;
+        let id = person.id().await;
+        (person, id)
+    }
+    async fn act(&self, _: &World, (person, _): &Self::Stage) {
+        person.ask(person.request(Method::DELETE, "/api/me")).await;
+    }
+    async fn repeat(&self, world: &World, (person, id): &Self::Stage) {
+        // Whoever is still signed in has lost nothing, and asks again.
+        let answer = person.ask(person.request(Method::DELETE, "/api/me")).await;
+        assert!(matches!(answer.status, 200 | 401), "{answer}");
+        assert_eq!(world.sql_number(&format!("SELECT count(*) FROM erasures WHERE user_id = '{id}'")), 1);
+    }
+    async fn check(&self, world: &World, (person, id): &Self::Stage) {
+        person.get(401, "/api/me").await;
+        assert_eq!(world.objects(), Vec::<String>::new(), "{}", world.tail());
+        assert_eq!(world.sql_number(&format!("SELECT count(*) FROM users WHERE id = '{id}' AND email LIKE 'erased-%'")), 1);
+        assert_eq!(world.sql_number("SELECT count(*) FROM erasures WHERE done_at IS NOT NULL AND next_look_at IS NULL"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn erasing_somebody() {
+    walk(Erase).await;
+}
+
+struct Gift;
+impl Flow for Gift {
+    type Stage = (Person, Value);
+    const COMPONENT: &str = "admin";
+    async fn prepare(&self, world: &World) -> Self::Stage {
+        let person = ada(world).await;
+        world.db_write("UPDATE users SET role = 'admin'", []);
+        let gift = json!({"user_id": person.id().await, "credits": 5, "key": "sorry"});
+        (person, gift)
+    }
+    async fn act(&self, _: &World, (person, gift): &Self::Stage) {
+        person.ask(person.request(Method::POST, "/api/admin/gifts").json(gift)).await;
+    }
+    async fn repeat(&self, world: &World, stage: &Self::Stage) {
+        self.act(world, stage).await;
+    }
+    async fn check(&self, world: &World, (person, _): &Self::Stage) {
+        assert_eq!(person.credits().await, 8);
+        assert_eq!(world.sql_number("SELECT count(*) FROM admin_log"), 1);
+        assert_eq!(person.get(200, "/api/admin/audit").await.json()["clean"], true);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_credits() {
+    walk(Gift).await;
+}
+
+struct OneTap;
+impl Flow for OneTap {
+    type Stage = (Person, Value);
+    const COMPONENT: &str = "auth";
+    async fn prepare(&self, world: &World) -> Self::Stage {
+        let person = world.stranger();
+        let nonce = Some(person.one_tap_nonce().await);
+        let wish = sandbox::Credential { email: "ada@example.com".into(), nonce, ..sandbox::Credential::default() };
+        let body = json!({"credential": world.control().google_credential(&wish)});
+        (person, body)
+    }
+    async fn act(&self, _: &World, (person, body): &Self::Stage) {
+        person.ask(person.request(Method::POST, "/auth/google").json(body)).await;
+    }
+    async fn check(&self, world: &World, _: &Self::Stage) {
+        // The token is used up; the person comes again, and is one person.
+        assert_eq!(ada(world).await.credits().await, 3);
+        assert_eq!(world.sql_number("SELECT count(*) FROM users"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_in_with_googles_button() {
+    walk(OneTap).await;
+}
+
+/// A task whose callback never came and one that the provider could not take yet.
+struct SweepTasks;
+impl Flow for SweepTasks {
+    type Stage = Person;
+    const COMPONENT: &str = "task-cron";
+    async fn prepare(&self, world: &World) -> Person {
+        let person = ada(world).await;
+        world.fault(Fault::KieNoCallback);
+        person.order_one().await;
+        world.fault(Fault::KieCreateAnswers { code: 429, msg: None, http_status: None }.once());
+        person.order(&["quiff"]).await;
+        world.db_tasks_are_due();
+        person
+    }
+    async fn act(&self, _: &World, person: &Person) {
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        let request = person.request(Method::POST, "/internal/tasks").bearer_auth(e2e::CRON_SECRET);
+        person.ask(request).await;
+    }
+    async fn check(&self, world: &World, person: &Person) {
+        let (failed, credits) = (world.sql_number("SELECT count(*) FROM ai_tasks WHERE status = 'failed'"), person.credits().await);
+        assert_eq!(credits, 1 + failed, "{}", world.tail());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sweeping_tasks() {
+    walk(SweepTasks).await;
 }
 
 /// Nobody told of anything: a pack was paid and half refunded, a plan paid and renewed.

@@ -1,0 +1,163 @@
+//! Files that strangers send, and photos that clients put into the bucket themselves.
+
+use e2e::{Person, World, photos, sha256};
+use http::Method;
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+
+/// Hostile files by what they are, with the status they get.
+fn corpus() -> Vec<(&'static str, Vec<u8>, u16)> {
+    let [jpeg, png, webp] = ["portrait.jpg", "portrait.png", "portrait.webp"].map(photos::read);
+    let with = |file: &[u8], at: usize, bytes: &[u8]| {
+        let mut file = file.to_vec();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let append = |file: &[u8], tail: &[u8]| [file, tail].concat();
+    vec![
+        ("half a jpeg", jpeg[..jpeg.len() / 2].to_vec(), 422),
+        ("half a png", png[..png.len() / 2].to_vec(), 422),
+        ("half a webp", webp[..webp.len() / 2].to_vec(), 422),
+        ("a png that says it is 100,000 pixels wide", with(&png, 16, &100_000_u32.to_be_bytes()), 422),
+        ("a png that says it has 121 million pixels", with(&with(&png, 16, &11_000_u32.to_be_bytes()), 20, &11_000_u32.to_be_bytes()), 422),
+        ("a png with an endless chunk", with(&png, 33, &[0xff; 4]), 422),
+        ("a webp with an endless chunk", with(&webp, 16, &[0xff; 4]), 422),
+        ("a drawing with a script", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>".to_vec(), 415),
+        ("a page", b"<!doctype html><script>alert(1)</script>".to_vec(), 415),
+        ("a program", b"MZ\x90\0\x03".to_vec(), 415),
+        ("an archive", b"PK\x03\x04whatever".to_vec(), 415),
+        ("a HEIC photo", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\0rest".to_vec(), 415),
+        ("a jpeg with an archive behind it", append(&jpeg, b"PK\x03\x04evil"), 201),
+        ("a jpeg with a page behind it", append(&jpeg, b"<html><script>alert(1)</script>"), 201),
+        ("a png with a program behind it", append(&png, b"<?php system($_GET[0]); ?>"), 201),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_files_are_refused_or_made_harmless_and_never_a_fault_of_ours() {
+    let variables = [("rate_limit_per_hour".to_owned(), "1000".to_owned())].into();
+    let world = World::with(e2e::Options { variables, ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let mut taken = 0;
+    for (what, file, status) in corpus() {
+        for name in [
+            "photo.jpg",
+            "photo.svg",
+            "../../../etc/passwd",
+            "a\"; filename=\"b.html",
+            "..\\..\\x.php%00.jpg",
+            "\u{202e}gpj.exe",
+            "發型.jpg",
+        ] {
+            let part = Part::bytes(file.clone()).file_name(name);
+            let answer = ada.ask(ada.request(Method::POST, "/api/uploads").multipart(Form::new().part("file", part))).await;
+            assert_eq!(answer.status, status, "{what} named {name}: {answer}");
+            if status != 201 {
+                answer.problem(if status == 415 { "unsupported_media_type" } else { "invalid_input" });
+                continue;
+            }
+            taken += 1;
+            let upload = answer.json()["uploads"][0].clone();
+            let stored = std::fs::read(world.bucket_folder().join(upload["key"].as_str().unwrap())).unwrap();
+            for trace in [&b"PK\x03\x04"[..], b"<script>", b"<?php"] {
+                assert!(!stored.windows(trace.len()).any(|window| window == trace), "{what}");
+            }
+            // What it is stored and served as is ours to say.
+            assert!(["jpg", "png"].contains(&upload["key"].as_str().unwrap().rsplit('.').next().unwrap()), "{upload}");
+            let shown = upload["original_name"].as_str().unwrap_or_default().to_owned();
+            assert!(!shown.contains('/') && !shown.contains('\\') && !shown.contains('\0'), "{shown:?}");
+        }
+    }
+    assert_eq!(world.objects().len(), taken, "nothing that was refused is stored");
+    assert_eq!(world.sql_number("SELECT count(*) FROM uploads"), i64::try_from(taken).unwrap());
+    assert!(world.events("request").iter().all(|line| line["status"].as_u64().unwrap() < 500), "{}", world.tail());
+}
+
+async fn presign(person: &Person, expected: u16, body: Value) -> e2e::Answer {
+    person.post_json(expected, "/api/uploads/presign", &body).await
+}
+
+/// Puts a file where a presigned upload says, with the headers it says.
+async fn put(person: &Person, upload: &Value, file: Vec<u8>) -> u16 {
+    let put = &upload["put"];
+    let request = person.world.stranger().request(Method::PUT, put["url"].as_str().unwrap());
+    let request = request.header("content-type", put["headers"]["content-type"].as_str().unwrap()).body(file);
+    person.ask(request).await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_goes_straight_into_the_bucket_and_is_checked_there() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let file = photos::read("portrait-exif-rotated.jpg");
+    let wish = json!({"filename": "../me.jpg", "content_type": "image/jpeg", "size": file.len()});
+    let upload = presign(&ada, 201, wish).await.json()["upload"].clone();
+    let complete = format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap());
+    ada.post(409, &complete).await.problem("conflict");
+    assert_eq!(put(&ada, &upload, file.clone()).await, 200);
+    // Until it has been looked at it is no upload.
+    ada.get(404, &format!("/api/uploads/{}", upload["id"].as_str().unwrap())).await;
+    let done = ada.post(200, &complete).await.json()["upload"].clone();
+    assert_eq!((&done["content_type"], &done["original_name"]), (&json!("image/jpeg"), &json!("me.jpg")));
+    let stored = ada.download(done["url"].as_str().unwrap()).await;
+    assert_eq!(done["sha256"], sha256(&stored));
+    assert!(stored.len() < file.len(), "without what a phone writes into it");
+    assert_eq!(world.objects(), [done["key"].as_str().unwrap()], "and nothing else is left");
+    // Again is fine, and what is put there later changes nothing.
+    assert_eq!(put(&ada, &upload, vec![0; file.len()]).await, 200);
+    assert_eq!(ada.post(200, &complete).await.json()["upload"], done);
+    assert_eq!(ada.download(done["url"].as_str().unwrap()).await, stored);
+    // It can be ordered from.
+    ada.post_json(202, "/api/tasks", &json!({"upload_id": done["id"], "hairstyles": ["bob-cut"]})).await;
+    // Somebody else has no part in it.
+    let eve = world.sign_in("eve@example.com").await;
+    eve.post(404, &complete).await.problem("not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_there_and_is_no_photo_leaves_nothing_behind() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let png = photos::read("portrait.png");
+    for (what, claimed, file, status) in [
+        ("a page", "image/jpeg", b"<!doctype html><script>alert(1)</script>".to_vec(), 415),
+        ("another picture than it says", "image/jpeg", png.clone(), 415),
+        ("half a picture", "image/png", png[..png.len() / 2].to_vec(), 422),
+    ] {
+        let upload = presign(&ada, 201, json!({"content_type": claimed, "size": file.len()})).await.json()["upload"].clone();
+        assert_eq!(put(&ada, &upload, file).await, 200, "{what}");
+        let complete = format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap());
+        let answer = ada.ask(ada.request(Method::POST, &complete)).await;
+        assert_eq!(answer.status, status, "{what}: {answer}");
+        assert_eq!(world.objects(), Vec::<String>::new(), "{what}");
+        ada.post(404, &complete).await.problem("not_found");
+    }
+    assert_eq!(world.sql_number("SELECT count(*) FROM uploads"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_link_is_good_for_one_file_of_one_length_and_type() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let file = photos::read("portrait.jpg");
+    let upload = presign(&ada, 201, json!({"content_type": "image/jpeg", "size": file.len()})).await.json()["upload"].clone();
+    assert_eq!(put(&ada, &upload, [&file[..], b"and more"].concat()).await, 403, "longer than it was signed for");
+    let other = upload["put"]["url"].as_str().unwrap().replace("/cache/", "/avatars/");
+    let mut elsewhere = upload.clone();
+    elsewhere["put"]["url"] = json!(other);
+    assert_eq!(put(&ada, &elsewhere, file.clone()).await, 403, "another key");
+    let mut as_page = upload.clone();
+    as_page["put"]["headers"]["content-type"] = json!("text/html");
+    assert_eq!(put(&ada, &as_page, file.clone()).await, 403, "another type");
+    assert_eq!(world.objects(), Vec::<String>::new());
+
+    presign(&ada, 413, json!({"content_type": "image/jpeg", "size": 10_485_761})).await.problem("payload_too_large");
+    presign(&ada, 415, json!({"content_type": "image/svg+xml", "size": 10})).await.problem("unsupported_media_type");
+    presign(&ada, 422, json!({"content_type": "image/png", "size": 0})).await.problem("invalid_input");
+    presign(&ada, 422, json!({"content_type": "image/png", "size": -1})).await.problem("invalid_input");
+    // What is never completed is swept away, file and row.
+    assert_eq!(put(&ada, &upload, file).await, 200);
+    world.db_time_passes(4_000);
+    world.sweep().await;
+    assert_eq!((world.objects().len(), world.sql_number("SELECT count(*) FROM uploads")), (0, 0));
+}
