@@ -244,4 +244,31 @@ mod tests {
         let keys: KeySet = serde_json::from_value(json!({"keys": [{"kty": "EC", "kid": "k1"}, {"kid": "k2"}]})).expect("a key set");
         assert!(keys.find("k1").is_none());
     }
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_comes_as_a_token_is_refused_without_a_panic(text in "[A-Za-z0-9_.=-]{0,300}", any in ".{0,100}") {
+            proptest::prop_assert!(outcome(&text).is_err());
+            proptest::prop_assert!(outcome(&any).is_err());
+        }
+
+        #[test]
+        fn a_genuine_token_that_is_changed_anywhere_is_refused(at in proptest::prelude::any::<proptest::sample::Index>(), byte in b'0'..=b'9') {
+            let token = sign(&json!({"alg": "RS256", "kid": "k1"}), &claims());
+            // The last character of a part may carry bits that are no part of it.
+            let mut changed = token.clone().into_bytes();
+            let at = at.index(changed.len());
+            changed[at] = byte;
+            let changed = String::from_utf8(changed).expect("ascii");
+            proptest::prop_assert!(changed == token || outcome(&changed).is_err());
+        }
+
+        #[test]
+        fn published_keys_of_any_shape_open_nothing(n in "[A-Za-z0-9_-]{0,60}", e in "[A-Za-z0-9_-]{0,20}") {
+            let token = sign(&json!({"alg": "RS256", "kid": "k1"}), &claims());
+            let key = Key { kty: "RSA".into(), kid: "k1".into(), n, e };
+            proptest::prop_assert!(IdToken::parse(&token).expect("well-formed").verify(&key, CLIENT, Some("n"), NOW).is_err());
+        }
+    }
 }

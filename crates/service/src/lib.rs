@@ -330,4 +330,12 @@ mod tests {
             assert_ne!(request_id(&headers), strange);
         }
     }
+    proptest::proptest! {
+        #[test]
+        fn any_query_is_read(query in ".{0,200}") {
+            let (map, repeated) = parse_query(&query);
+            proptest::prop_assert!(map.len() <= query.split('&').count());
+            proptest::prop_assert!(!repeated || query.contains('&'));
+        }
+    }
 }

@@ -1,7 +1,13 @@
 //! Files that strangers send, and photos that clients put into the bucket themselves.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
 use e2e::{Person, World, photos, sha256};
+use futures::StreamExt;
 use http::Method;
+use reqwest::Body;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
@@ -160,4 +166,71 @@ async fn the_link_is_good_for_one_file_of_one_length_and_type() {
     world.db_time_passes(4_000);
     world.sweep().await;
     assert_eq!((world.objects().len(), world.sql_number("SELECT count(*) FROM uploads")), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_gibibyte_only_the_beginning_is_taken() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let head = Bytes::from(photos::read("portrait.jpg"));
+    let chunk = Bytes::from(vec![0_u8; 64 * 1024]);
+    let counted = Arc::clone(&sent);
+    let body = futures::stream::iter(std::iter::once(head).chain(std::iter::repeat_n(chunk, 16 * 1024))).map(move |data| {
+        counted.fetch_add(data.len(), Ordering::Relaxed);
+        Ok::<_, std::io::Error>(data)
+    });
+    ada.send(413, ada.upload_request("image/jpeg", Body::wrap_stream(body))).await.problem("payload_too_large");
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 24 << 20, "{sent} bytes went out before the answer came");
+    assert_eq!(world.objects(), Vec::<String>::new());
+}
+
+/// A generator of its own: the same bodies every time.
+fn random(state: &mut u64, below: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    usize::try_from(*state % u64::try_from(below).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_form_however_broken_is_a_fault_of_ours() {
+    let variables = [("rate_limit_per_hour".to_owned(), "0".to_owned())].into();
+    let world = World::with(e2e::Options { variables, ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let photo = &photos::read("portrait.webp")[..2_000];
+    let pieces: [&[u8]; 16] = [
+        b"--x\r\n",
+        b"--x--\r\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"Content-Disposition: form-data; name=\"file\"",
+        b"; filename=\"a.jpg\"",
+        b"; filename*=UTF-8''%ff%fe",
+        b"Content-Type: image/webp",
+        b"Content-Type: \xff\xfe",
+        b"Content-Length: -1",
+        b"\0\0\0",
+        b"--x",
+        b"\"",
+        &[b'a'; 9_000],
+        photo,
+        b"Content-Transfer-Encoding: base64",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for number in 0..400 {
+        let body: Vec<u8> = (0..random(&mut state, 14)).flat_map(|_| pieces[random(&mut state, pieces.len())].to_vec()).collect();
+        let content_type = [
+            "multipart/form-data; boundary=x",
+            "multipart/form-data; boundary=\"x\"",
+            "multipart/form-data; boundary=",
+            "multipart/form-data",
+        ][random(&mut state, 12).min(3) % 4];
+        let request = ada.request(Method::POST, "/api/uploads").header("content-type", content_type).body(body.clone());
+        let answer = ada.ask(request).await;
+        assert!(matches!(answer.status, 413 | 415 | 422), "{number}: {answer}\n{}", String::from_utf8_lossy(&body));
+    }
+    assert_eq!(world.objects(), Vec::<String>::new());
+    ada.upload("portrait.webp").await;
 }

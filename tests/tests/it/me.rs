@@ -70,3 +70,40 @@ async fn a_newcomers_figures_are_zero() {
     );
     assert_eq!(ada.get(200, "/api/me/credits").await.json()["expires_next"], Value::Null);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_paged_without_missing_or_repeating_anything() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for _ in 0..3 {
+        ada.upload("portrait.webp").await;
+        ada.begin_purchase("credits-10").await;
+    }
+    ada.order(&["bob-cut", "afro", "quiff"]).await;
+    for (path, list) in
+        [("/api/uploads", "uploads"), ("/api/orders", "orders"), ("/api/tasks", "tasks"), ("/api/me/credits/history", "history")]
+    {
+        let all = ada.get(200, &format!("{path}?limit=100")).await.json();
+        assert_eq!(all["next_cursor"], json!(null), "{path}");
+        let all = all[list].as_array().unwrap().clone();
+        assert!(all.len() >= 3, "{path}");
+        let (mut paged, mut cursor) = (Vec::new(), String::new());
+        for turn in 0.. {
+            let page = ada.get(200, &format!("{path}?limit=1{cursor}")).await.json();
+            paged.extend(page[list].as_array().unwrap().clone());
+            if turn == 0 && list == "uploads" {
+                // What is new meanwhile moves nothing.
+                ada.upload("portrait.webp").await;
+            }
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(paged, all, "{path}");
+    }
+    for wrong in ["x", "%00", "AAAA", &"A".repeat(300)] {
+        ada.get(422, &format!("/api/tasks?cursor={wrong}")).await.problem("invalid_input");
+    }
+    let cursor = ada.get(200, "/api/tasks?limit=1").await.json()["next_cursor"].as_str().unwrap().to_owned();
+    ada.get(422, &format!("/api/tasks?limit=1&offset=1&cursor={cursor}")).await.problem("invalid_input");
+    ada.get(422, &format!("/api/me/credits/history?cursor={cursor}")).await.problem("invalid_input");
+}

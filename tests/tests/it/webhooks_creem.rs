@@ -214,3 +214,30 @@ async fn a_signed_body_that_is_no_event_is_refused() {
     assert_eq!(world.sql_text("SELECT status FROM payment_events"), "received");
     send(&world, 413, " ".repeat(300 * 1024), Some("abc")).await.problem("payload_too_large");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_secret_is_exchanged_both_are_good() {
+    let secret = sandbox::Credentials::default().creem_webhook_secret;
+    for (secrets, expected) in
+        [(format!("whsec_new,{secret}"), 200), (format!("{secret}, whsec_old"), 200), ("whsec_new".into(), 401), (",".into(), 401)]
+    {
+        let variables = [("creem_webhook_secret".to_owned(), secrets.clone())].into();
+        let world = World::with(e2e::Options { variables, ..Default::default() }).await;
+        let event = json!({"id": "evt_1", "eventType": "moon.full", "created_at": 1, "object": {}}).to_string();
+        let signature = sandbox::signature::creem_webhook(&secret, event.as_bytes());
+        let sender = world.stranger();
+        let answer = sender.ask(sender.request(Method::POST, "/webhooks/creem").header("creem-signature", signature).body(event)).await;
+        assert_eq!(answer.status, expected, "{secrets}: {answer}");
+        assert_eq!(world.sql_number("SELECT count(*) FROM payment_events"), i64::from(expected == 200));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_kept_without_its_buyers_name_and_address() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await;
+    ada.pay(&order).await;
+    let kept = world.sql_text("SELECT payload FROM payment_events");
+    assert!(kept.contains("cust_") && !kept.contains('@'), "{kept}");
+}

@@ -423,3 +423,15 @@ async fn a_callback_that_is_no_callback_is_refused() {
     sender.send(401, request(b"not json".to_vec())).await.problem("invalid_signature");
     sender.send(413, request(vec![b' '; 300 * 1024])).await.problem("payload_too_large");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_key_is_exchanged_both_are_good() {
+    let key = sandbox::Credentials::default().kie_webhook_hmac_key;
+    let variables = [("kie_webhook_hmac_key".to_owned(), format!("new-key,{key}"))].into();
+    let world = World::with(e2e::Options { variables, ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let task = ada.order_one().await;
+    ada.wait_completed(&task).await;
+    Callback { key: "new-key".into(), ..Callback::about(&world, &task) }.send(&world, 200).await;
+    Callback { key: "other-key".into(), ..Callback::about(&world, &task) }.send(&world, 401).await;
+}
