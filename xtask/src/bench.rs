@@ -70,6 +70,9 @@ pub fn bench(options: &Options) -> Result<Option<Ending>> {
     command.arg("--expose-counters");
     command.args(["--variable", &format!("public_url=http://{app}")]);
     command.args(["--variable", &format!("signup_credits={CREDITS}")]);
+    // Counted as always, never reached.
+    command.args(["--variable", &format!("rate_limit_per_hour={CREDITS}")]);
+    command.args(["--variable", "daily_picture_limit=0"]);
     for (name, value) in up::sandbox_variables(sandbox) {
         command.args(["--variable", &format!("{name}={value}")]);
     }

@@ -89,14 +89,27 @@ fn compile(names: &[String], with_extras: bool) -> Result<Vec<String>> {
     })?;
     forget_other_toolchain(&toolchain)?;
     step("building components", || {
-        let mut command = toolchain.cargo()?;
-        command.current_dir(root()).args(["build", "--release", "--target", TARGET, "--target-dir", "target/wasm"]);
-        for name in &chosen {
-            command.args(["-p", name]);
+        for (profile, names) in by_profile(&files) {
+            let mut command = toolchain.cargo()?;
+            command.current_dir(root()).args(["build", "--profile", profile, "--target", TARGET, "--target-dir", "target/wasm"]);
+            for name in names {
+                command.args(["-p", name]);
+            }
+            run(&mut command)?;
         }
-        run(&mut command)
+        Ok(())
     })?;
     weigh(&files)
+}
+
+/// The components of each cargo profile: it names the folder that cargo leaves them in, and so the one that spin.toml looks into.
+fn by_profile<'f>(files: &'f [(&'f str, PathBuf)]) -> BTreeMap<&'f str, Vec<&'f str>> {
+    let mut profiles = BTreeMap::<_, Vec<_>>::new();
+    for (name, file) in files {
+        let folder = file.parent().and_then(Path::file_name).and_then(std::ffi::OsStr::to_str).unwrap_or("release");
+        profiles.entry(folder).or_default().push(*name);
+    }
+    profiles
 }
 
 /// Cargo tells compilers apart by their version only: what was built on another copy of the same version's

@@ -1,7 +1,7 @@
 //! How often somebody may do something: fixed windows, counted in one statement.
 //!
 //! Each class of endpoints counts the user and, where clients can be told apart, the client's address. What costs money or makes
-//! accounts is counted exactly and refused when it cannot be counted. Reads are far more, so every sixteenth is counted, for sixteen;
+//! accounts is counted exactly and refused when it cannot be counted. Reads are far more, so one in sixty-four is counted, for sixty-four;
 //! who reads too much finds out a little late, and when counting fails, reading goes on.
 
 use database::run;
@@ -13,7 +13,7 @@ use session::SignedIn;
 /// The window, in seconds.
 const WINDOW: i64 = 3_600;
 /// One read in so many is counted.
-const SAMPLE: i64 = 16;
+const SAMPLE: i64 = 64;
 
 /// What is counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

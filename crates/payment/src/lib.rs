@@ -62,6 +62,8 @@ pub struct Creem<'a> {
     base_url: &'a str,
     api_key: &'a str,
     breaker: outbound::Breaker,
+    /// Its moderation is marked experimental: when it fails, paying goes on.
+    moderation: outbound::Breaker,
 }
 
 /// What creem's moderation says of a text.
@@ -83,6 +85,7 @@ impl<'a> Creem<'a> {
             base_url: settings.text("creem_base_url")?.trim_end_matches('/'),
             api_key: settings.text("creem_api_key")?,
             breaker: outbound::Breaker::of("creem"),
+            moderation: outbound::Breaker::of("creem_moderation"),
         })
     }
 
@@ -160,8 +163,9 @@ impl<'a> Creem<'a> {
     pub async fn moderate(&self, text: &str, external_id: &str) -> Result<Verdict, Error> {
         let url = format!("{}/v1/moderation/prompt", self.base_url);
         let body = json!({"prompt": text, "external_id": external_id});
-        let answer = self
-            .exchange(async || outbound::json("creem_moderation", self.request(Method::POST, &url, Some(&body))?, MODERATION_LIMIT).await);
+        let answer = self.exchange(&self.moderation, async || {
+            outbound::json("creem_moderation", self.request(Method::POST, &url, Some(&body))?, MODERATION_LIMIT).await
+        });
         let answer = answer.await?;
         let decision = answer["decision"].as_str().filter(|word| word.len() <= 40).unwrap_or("none").to_owned();
         Ok(Verdict { id: answer["id"].as_str().filter(|id| id.len() <= 100).map(str::to_owned), decision })
@@ -169,12 +173,12 @@ impl<'a> Creem<'a> {
 
     /// Sent once.
     async fn post(&self, url: &str, body: &Value) -> Result<Value, Error> {
-        self.exchange(async || outbound::json("creem", self.request(Method::POST, url, Some(body))?, LIMIT).await).await
+        self.exchange(&self.breaker, async || outbound::json("creem", self.request(Method::POST, url, Some(body))?, LIMIT).await).await
     }
 
     /// Sent again after a passing fault.
     async fn get(&self, url: &str) -> Result<Value, Error> {
-        self.exchange(async || outbound::json_again("creem", || self.request(Method::GET, url, None), LIMIT).await).await
+        self.exchange(&self.breaker, async || outbound::json_again("creem", || self.request(Method::GET, url, None), LIMIT).await).await
     }
 
     fn request(&self, method: Method, url: &str, body: Option<&Value>) -> Result<outbound::Request, outbound::Failure> {
@@ -188,8 +192,12 @@ impl<'a> Creem<'a> {
         Ok(request)
     }
 
-    async fn exchange(&self, call: impl AsyncFnOnce() -> Result<(StatusCode, Value), outbound::Failure>) -> Result<Value, Error> {
-        let pass = self.breaker.pass().await?;
+    async fn exchange(
+        &self,
+        breaker: &outbound::Breaker,
+        call: impl AsyncFnOnce() -> Result<(StatusCode, Value), outbound::Failure>,
+    ) -> Result<Value, Error> {
+        let pass = breaker.pass().await?;
         let answer = call().await;
         pass.told(answer.as_ref().is_ok_and(|(status, _)| !status.is_server_error())).await;
         let (status, answer) = answer?;

@@ -14,7 +14,7 @@ fn within(what: &str, spent: Calls, most: Calls) {
     assert!(spent.kv <= most.kv && spent.sqlite <= most.sqlite && spent.http <= most.http, "{what}: {spent:?} is more than {most:?}");
 }
 
-/// What a read costs. One in sixteen is counted for its rate limit, so the cheapest of a few is what all the others cost.
+/// What a read costs. One in sixty-four is counted for its rate limit, so the cheapest of a few is what all the others cost.
 async fn read(person: &Person, path: &str) -> Calls {
     let mut cheapest = person.get(200, path).await.calls();
     for _ in 0..5 {

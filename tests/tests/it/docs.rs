@@ -19,13 +19,15 @@ fn tests(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_proof_that_the_table_of_faults_names_exists() {
+fn every_proof_that_the_tables_name_exists() {
     let mut known = BTreeSet::new();
     tests(&e2e::root().join("tests/tests"), &mut known);
-    let table = std::fs::read_to_string(e2e::root().join("docs/faults.md")).unwrap();
-    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| row")).collect();
-    assert!(rows.len() > 40, "{} rows", rows.len());
-    for row in rows {
+    let read = |name: &str| std::fs::read_to_string(e2e::root().join("docs").join(name)).unwrap();
+    let (faults, security) = (read("faults.md"), read("security.md"));
+    let rows = |table: &str| table.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>();
+    let (faults, security) = (rows(&faults), rows(&security));
+    assert!(faults.len() > 40 && security.len() > 30, "{} and {} rows", faults.len(), security.len());
+    for row in faults.iter().chain(&security) {
         for name in row.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
             let name = name.strip_prefix("ledger ").unwrap_or(name);
             assert!(known.contains(name), "{name} is named as a proof, and there is no such test");

@@ -35,7 +35,7 @@ async fn purchase(person: &Person, product: &str, comes_back: bool) {
 async fn live(tasks: usize, purchases: usize) {
     let seed = u64::try_from(e2e::now()).unwrap();
     println!("seed {seed}");
-    let variables = [("signup_credits".to_owned(), tasks.to_string())].into();
+    let variables = [("signup_credits".to_owned(), tasks.to_string()), ("rate_limit_per_hour".to_owned(), "0".to_owned())].into();
     let world = World::with(Options { variables, ..Options::default() }).await;
     let people: Vec<Person> = stream::iter(0..PEOPLE)
         .then(|n| {

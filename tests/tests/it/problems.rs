@@ -1,6 +1,6 @@
 //! What every route does the same way: methods, unknown addresses, request ids, log lines, and what never gets into the log.
 
-use e2e::{CRON_SECRET, Person, SESSION_SECRET, World, photos};
+use e2e::{CRON_SECRET, DATA_KEY, Person, SESSION_SECRET, World, photos};
 use http::Method;
 use sandbox::{Credential, Credentials};
 use serde_json::json;
@@ -250,6 +250,16 @@ async fn live(world: &World) -> (Person, Vec<(&'static str, String)>) {
     world.sweep().await;
     world.stranger().post(401, "/internal/cleanup").await;
 
+    // In their own words: one that is allowed, one that is not.
+    let upload = octo.any_upload().await;
+    for (expected, words) in [(202, "like grandmother Augusta's"), (422, "[deny] like uncle Babbage's")] {
+        octo.post_json(expected, "/api/tasks", &json!({"upload_id": upload, "hairstyles": ["bob-cut"], "detail": words})).await;
+    }
+    for text in ["grandmother", "Augusta", "Babbage", "Change only the hair"] {
+        secrets.push(("a wish or a prompt", text.into()));
+    }
+    octo.get(200, "/api/me/export").await;
+
     // And what goes wrong.
     world.control().fault(sandbox::Fault::KieFail { code: 501, msg: None }.once());
     let failed = ada.order_one().await;
@@ -303,6 +313,7 @@ async fn no_secret_and_no_address_of_a_person_gets_into_the_log() {
         github_client_secret,
         SESSION_SECRET.into(),
         CRON_SECRET.into(),
+        DATA_KEY.into(),
     ];
     secrets.extend(keys.map(|key| ("a key of the app", key)));
     for text in ["ada@example.com", "octo@example.com", "grace.hopper", "@example", "Lovelace"] {

@@ -233,7 +233,7 @@ fn an_orientation_is_read_in_both_byte_orders_and_from_nonsense_as_upright() {
         assert_eq!(orientation_in(&camera(orientation, false)), orientation);
     }
     let far = [&exif(6)[..4], &[0xff; 4], &exif(6)[8..]].concat();
-    for nonsense in [&b""[..], b"II", b"XX*\0\x08\0\0\0", &far, &exif(0), &exif(9), &exif(6)[..20].repeat(1)[..12]] {
+    for nonsense in [&b""[..], b"II", b"XX*\0\x08\0\0\0", &far, &exif(0), &exif(9), &exif(6)[..12]] {
         assert_eq!(orientation_in(nonsense), 1, "{nonsense:?}");
     }
 }
