@@ -79,7 +79,9 @@ async fn lists_are_paged_without_missing_or_repeating_anything() {
         ada.upload("portrait.webp").await;
         ada.begin_purchase("credits-10").await;
     }
-    ada.order(&["bob-cut", "afro", "quiff"]).await;
+    for task in ada.order(&["bob-cut", "afro", "quiff"]).await {
+        ada.wait_completed(&task).await;
+    }
     for (path, list) in
         [("/api/uploads", "uploads"), ("/api/orders", "orders"), ("/api/tasks", "tasks"), ("/api/me/credits/history", "history")]
     {

@@ -121,10 +121,11 @@ async fn the_provider_is_asked_ever_more_rarely() {
     for _ in 0..8 {
         world.db_payments_are_due();
         world.sweep().await;
-        waits.push(world.sql_number("SELECT next_look_at - unixepoch() FROM orders") / 60);
+        // To the nearest minute: a second may pass between the sweep and this look.
+        waits.push((world.sql_number("SELECT next_look_at - unixepoch() FROM orders") + 30) / 60);
     }
     assert_eq!(world.heard(Service::Creem, "GET /v1/checkouts"), 8);
-    assert!(waits.is_sorted() && waits[0] <= 2 && waits[7] <= 64 && waits[7] > 60, "{waits:?}");
+    assert_eq!(waits, [2, 4, 8, 16, 32, 64, 64, 64]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
