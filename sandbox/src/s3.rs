@@ -5,14 +5,19 @@
 //! deletes that may meet each other.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{Method, StatusCode, header};
+use http_body::Body as _;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
@@ -46,9 +51,53 @@ async fn serve(State((world, service)): State<(Arc<World>, S3Service)>, request:
     if let Some(refused) = misbehave(&world, &method, &path).await.or_else(|| unlike_r2(&request)) {
         return refused;
     }
-    match service.call(request.map(s3s::Body::http_body_unsync)).await {
+    match service.call(request.map(|body| s3s::Body::http_body_unsync(ReadOut(body)))).await {
         Ok(answer) => answer.map(Body::new).into_response(),
         Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &format!("{e:?}")),
+    }
+}
+
+/// A body of which the rest is read, within reason, when it is given up: a client that is still sending a file that was refused
+/// would find the connection closed and miss the reason.
+struct ReadOut(Body);
+
+/// The rest that is read, in bytes.
+const REST: u64 = 32 << 20;
+
+impl http_body::Body for ReadOut {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.0).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl Drop for ReadOut {
+    fn drop(&mut self) {
+        if self.0.is_end_stream() {
+            return;
+        }
+        let mut rest = std::mem::take(&mut self.0).into_data_stream();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let mut read = 0;
+                while let Some(Ok(data)) = rest.next().await {
+                    read += data.len() as u64;
+                    if read >= REST {
+                        return;
+                    }
+                }
+            });
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use seal::Keys;
 use serde::Deserialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
-use session::SignedIn;
 use spin_sdk::{http::IntoResponse, http_service};
 use user::{Identity, User, Welcome};
 
@@ -210,7 +209,10 @@ async fn sign_in(call: &Call, identity: &Identity) -> Result<(User, String), Pro
 /// GET /auth/session: who is this? Writes nothing for a stranger.
 async fn session_of(call: &Call) -> Result<Reply, Problem> {
     let user = match session::find(call).await? {
-        Some(SignedIn { user_id, .. }) => user::by_id(&user_id, clock::now()).await?,
+        Some(caller) => {
+            limit::read(call, &caller).await?;
+            user::by_id(&caller.user_id, clock::now()).await?
+        }
         None => None,
     };
     let credits = user.as_ref().map_or(0, |user| user.credits);
@@ -219,6 +221,10 @@ async fn session_of(call: &Call) -> Result<Reply, Problem> {
 
 /// POST /auth/logout, `?all=true` for every session. The session is dead at once.
 async fn logout(call: &Call) -> Result<Reply, Problem> {
+    // Also where no cookie came along: another site's form brings none of ours, but our answer would make the browser forget it.
+    if call.bearer().is_none() {
+        session::refuse_other_sites(call)?;
+    }
     if let Some(caller) = session::find(call).await? {
         if call.query("all") == Some("true") {
             session::end_all(&caller.user_id).await?;
@@ -240,7 +246,7 @@ async fn sessions(call: &Call) -> Result<Reply, Problem> {
 
 /// DELETE /auth/sessions/{id}
 async fn revoke(call: &Call, id: &str) -> Result<Reply, Problem> {
-    let caller = session::require(call).await?;
+    let caller = limit::writer(call, Class::SignIn).await?;
     session::end(&caller.user_id, id).await?;
     Ok(reply::no_content())
 }

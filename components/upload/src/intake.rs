@@ -7,14 +7,14 @@
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::BodyDataStream;
-use multer::{Field, Multipart};
+use multer::Multipart;
 use photo::Clean;
 use problem::{Code, Problem};
 use service::Call;
 use session::SignedIn;
 use storage::{Bucket, Description, key};
 
-use crate::refuse;
+use crate::{form, refuse};
 
 /// Most files in one request.
 const MOST_FILES: usize = 4;
@@ -134,8 +134,9 @@ impl<'a> Intake<'a> {
             return Err(self.refuse_unread(call).await);
         }
         let (name, claimed) = (call.header("x-file-name").map(str::to_owned), call.media_type());
+        let length = call.stated_length();
         let body = BodyDataStream::new(call.take_body()?).map_err(broken);
-        self.take_one(name, &claimed, body).await
+        self.take_one(name, &claimed, length, body).await
     }
 
     async fn multipart(&mut self, call: &mut Call) -> Result<(), Problem> {
@@ -145,9 +146,14 @@ impl<'a> Intake<'a> {
         let boundary = multer::parse_boundary(call.header("content-type").unwrap_or_default())
             .map_err(|error| Problem::invalid("content-type", "The multipart boundary is missing.").because(error))?;
         let body = BodyDataStream::new(call.take_body()?).map_err(|error| std::io::Error::other(error.to_string()));
+        let (body, framing) = form::bounded(body, self.most_bytes * MOST_FILES as u64 + FRAMING);
         let mut parts = Multipart::new(body, boundary);
+        let unreadable = unreadable(self.most_bytes);
         let mut files = 0;
-        while let Some(part) = parts.next_field().await.map_err(unreadable)? {
+        loop {
+            framing.closed();
+            let Some(part) = parts.next_field().await.map_err(&unreadable)? else { break };
+            framing.open();
             if part.name() != Some("file") {
                 return Err(Problem::invalid(part.name().unwrap_or("part").to_owned(), "Only `file` parts are expected."));
             }
@@ -157,7 +163,7 @@ impl<'a> Intake<'a> {
             }
             let name = part.file_name().map(str::to_owned);
             let claimed = part.content_type().map(|mime| mime.essence_str().to_ascii_lowercase()).unwrap_or_default();
-            self.take_one(name, &claimed, chunks(part)).await?;
+            self.take_one(name, &claimed, None, part.map_err(&unreadable)).await?;
         }
         if files == 0 {
             return Err(Problem::invalid("file", "There is no `file` part in the request."));
@@ -165,14 +171,15 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Takes in one photo that arrives as a stream.
+    /// Takes in one photo that arrives as a stream, of a length that may be known.
     async fn take_one(
         &mut self,
         name: Option<String>,
         claimed: &str,
+        length: Option<u64>,
         body: impl Stream<Item = Result<Bytes, Problem>>,
     ) -> Result<(), Problem> {
-        let clean = look(self.whole(body).await?, claimed)?;
+        let clean = look(self.whole(length, body).await?, claimed)?;
         if let Keep::Fingerprints(hashes) = &mut self.keep {
             hashes.push(fingerprint::of_bytes(&clean.bytes));
             return Ok(());
@@ -188,12 +195,16 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// A body as a whole, unless it is too long: then what follows is not waited for.
-    async fn whole(&self, body: impl Stream<Item = Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+    /// A body as a whole, unless it is too long: then little more of it is waited for.
+    async fn whole(&self, length: Option<u64>, body: impl Stream<Item = Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
         let mut body = std::pin::pin!(body);
-        let mut whole = BytesMut::new();
+        // Where the length is known, the room for it is taken once; growing would take up to twice as much.
+        let room = length.unwrap_or_default().min(self.most_bytes);
+        let mut whole = BytesMut::with_capacity(usize::try_from(room).unwrap_or_default());
         while let Some(data) = body.next().await.transpose()? {
             if whole.len() as u64 + data.len() as u64 > self.most_bytes {
+                drop(whole);
+                service::drain(body).await;
                 return Err(self.too_large());
             }
             whole.extend_from_slice(&data);
@@ -213,18 +224,10 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Refuses a body by its stated length. A client that is still sending may never see an answer that comes before it is done,
-    /// so a body that is only somewhat too long is read and thrown away; a huge one is not worth it.
+    /// Refuses a body by its stated length.
     async fn refuse_unread(&self, call: &mut Call) -> Problem {
         if let Ok(body) = call.take_body() {
-            let mut body = BodyDataStream::new(body);
-            let mut rest = self.most_bytes * 2;
-            while let Some(Ok(data)) = body.next().await {
-                rest = rest.saturating_sub(data.len() as u64);
-                if rest == 0 {
-                    break;
-                }
-            }
+            service::drain(BodyDataStream::new(body)).await;
         }
         self.too_large()
     }
@@ -262,16 +265,16 @@ pub fn too_large(most_bytes: u64) -> Problem {
     Problem::new(Code::PayloadTooLarge, format!("A photo may have at most {most_bytes} bytes."))
 }
 
-fn chunks<'f>(part: Field<'f>) -> impl Stream<Item = Result<Bytes, Problem>> + use<'f> {
-    part.map_err(unreadable)
-}
-
 fn broken(error: impl std::fmt::Display) -> Problem {
     Problem::invalid("body", "The upload broke off.").because(error)
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Problem {
-    Problem::invalid("body", "The multipart body cannot be read.").because(error)
+/// What a form's parser stumbles over.
+fn unreadable(most_bytes: u64) -> impl Fn(multer::Error) -> Problem {
+    move |error| match error {
+        multer::Error::StreamReadFailed(source) if source.is::<form::TooLong>() => too_large(most_bytes).because(source),
+        error => Problem::invalid("body", "The multipart body cannot be read.").because(error),
+    }
 }
 
 /// The last part of a file name, without what could hurt where it is shown.

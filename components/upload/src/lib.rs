@@ -15,6 +15,7 @@ use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
 
 mod direct;
+mod form;
 mod intake;
 
 static SERVICE: Service = Service {

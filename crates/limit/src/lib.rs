@@ -2,7 +2,8 @@
 //!
 //! Each class of endpoints counts the user and, where clients can be told apart, the client's address. What costs money or makes
 //! accounts is counted exactly and refused when it cannot be counted. Reads are far more, so one in sixty-four is counted, for sixty-four;
-//! who reads too much finds out a little late, and when counting fails, reading goes on.
+//! who reads too much finds out a little late and then may read no more until the window ends (that is noted beside the session, where each
+//! request looks anyway), and when counting fails, reading goes on.
 
 use database::run;
 use problem::{Code, Problem};
@@ -88,19 +89,46 @@ pub async fn client(call: &Call, class: Class) -> Result<(), Problem> {
 /// `unauthenticated`; `rate_limited` for those who surely have read too much.
 pub async fn reader(call: &Call) -> Result<SignedIn, Problem> {
     let caller = session::require(call).await?;
+    read(call, &caller).await?;
+    Ok(caller)
+}
+
+/// Counts a read of somebody who is signed in.
+///
+/// # Errors
+/// `rate_limited` for those who surely have read too much.
+pub async fn read(call: &Call, caller: &SignedIn) -> Result<(), Problem> {
+    let now = clock::now();
+    if caller.resting_until > now {
+        return Err(too_often(caller.resting_until - now));
+    }
     let mut draw = [0_u8];
     // Without randomness all are counted.
     let _ = getrandom::fill(&mut draw);
     if i64::from(draw[0]) % SAMPLE != 0 {
-        return Ok(caller);
+        return Ok(());
     }
+    let told = |event: &str, problem: &Problem| {
+        eprintln!("{}", json!({"level": "warn", "event": event, "request_id": call.request_id, "cause": problem.cause}));
+    };
     match count(call, Class::Reads, Some(&caller.user_id), SAMPLE).await {
-        Err(problem) if problem.code != Code::RateLimited => {
-            eprintln!("{}", json!({"level": "warn", "event": "read_not_counted", "request_id": call.request_id, "cause": problem.cause}));
-            Ok(caller)
+        Err(problem) if problem.code == Code::RateLimited => {
+            let until = now + i64::from(problem.retry_after.unwrap_or(60));
+            if let Err(problem) = session::rest(call, caller, until).await {
+                told("read_limit_not_noted", &problem);
+            }
+            Err(problem)
         }
-        counted => counted.map(|()| caller),
+        Err(problem) => {
+            told("read_not_counted", &problem);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
+}
+
+fn too_often(seconds: i64) -> Problem {
+    Problem::new(Code::RateLimited, "That was too often. Wait a while and try again.").retry_after(u32::try_from(seconds).unwrap_or(60))
 }
 
 async fn count(call: &Call, class: Class, user: Option<&str>, cost: i64) -> Result<(), Problem> {
@@ -140,8 +168,7 @@ async fn count(call: &Call, class: Class, user: Option<&str>, cost: i64) -> Resu
     let exceeded = budget.left < 0;
     call.note_budget(budget);
     if exceeded {
-        let seconds = u32::try_from(ends - now).unwrap_or(60);
-        return Err(Problem::new(Code::RateLimited, "That was too often. Wait a while and try again.").retry_after(seconds));
+        return Err(too_often(ends - now));
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! A sealed text is `sealed:<key>:<base64url(nonce | ciphertext | tag)>`. It is bound to its place (`sessions.ip_address`, `ai_tasks.detail`
 //! of one row, ...), so that it cannot be moved to another. `<key>` names the key it was sealed with: the variable
 //! `data_encryption_key` may hold several, separated by commas. The first seals, all of them open; so a new key goes in front,
-//! and the old one stays for as long as something sealed with it is kept. A text that is not sealed was stored before sealing began,
-//! and is taken as it is.
+//! and the old one stays for as long as something sealed with it is kept. A column's text that is not sealed was stored before sealing began,
+//! and is taken as it is; values sealed as JSON live for days at most, and what is not sealed there is not ours.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use chacha20poly1305::{
@@ -60,11 +60,18 @@ impl Keys {
         Ok(format!("{MARK}{}:{}", key.id, BASE64.encode(sealed)))
     }
 
-    /// Opens what was sealed for this place. `None`: by another key, for another place, or tampered with.
+    /// Opens what was sealed for this place. `None`: by another key, for another place, or tampered with. A text that is not sealed is
+    /// older than sealing, and answered as it is.
     #[must_use]
     pub fn open(&self, place: &str, text: &str) -> Option<String> {
-        let Some(rest) = text.strip_prefix(MARK) else { return Some(text.to_owned()) };
-        let (id, sealed) = rest.split_once(':')?;
+        if text.starts_with(MARK) { self.open_sealed(place, text) } else { Some(text.to_owned()) }
+    }
+
+    /// As [`Keys::open`] for what was never stored in another way: a text that is not sealed is `None`. Whoever can write to the store
+    /// but has no key can put nothing there.
+    #[must_use]
+    pub fn open_sealed(&self, place: &str, text: &str) -> Option<String> {
+        let (id, sealed) = text.strip_prefix(MARK)?.split_once(':')?;
         let sealed = BASE64.decode(sealed).ok()?;
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE>()?;
         let payload = Payload { msg: ciphertext, aad: place.as_bytes() };
@@ -80,10 +87,10 @@ impl Keys {
         self.seal(place, &serde_json::to_string(value).map_err(Problem::internal)?)
     }
 
-    /// Opens a value that was sealed as JSON.
+    /// Opens a value that was sealed as JSON. `None` for anything else: such values never were stored in another way.
     #[must_use]
     pub fn open_json<T: DeserializeOwned>(&self, place: &str, text: &str) -> Option<T> {
-        serde_json::from_str(&self.open(place, text)?).ok()
+        serde_json::from_str(&self.open_sealed(place, text)?).ok()
     }
 
     /// Keyed fingerprints of a text, hex, one for each key, the current first: to find again what must not be read back, such as a mailbox
@@ -149,6 +156,14 @@ mod tests {
     #[test]
     fn what_was_stored_before_sealing_began_is_taken_as_it_is() {
         assert_eq!(keys("one").open("x", "plain").as_deref(), Some("plain"));
+    }
+
+    #[test]
+    fn a_value_that_nobody_sealed_is_none_of_ours() {
+        let keys = keys("one");
+        let sealed = keys.seal_json("x", &"Ada").expect("sealed");
+        assert_eq!(keys.open_json::<String>("x", &sealed).as_deref(), Some("Ada"));
+        assert_eq!((keys.open_json::<String>("x", "\"Ada\""), keys.open_sealed("x", "Ada")), (None, None));
     }
 
     #[test]

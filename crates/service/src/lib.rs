@@ -13,8 +13,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use config::Settings;
+use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, header};
-use http_body_util::BodyExt;
+use http_body_util::BodyDataStream;
 pub use page::Page;
 use percent_encoding::percent_decode_str;
 use problem::{Code, Problem};
@@ -79,6 +80,21 @@ pub struct Budget {
 
 /// Longest JSON body of a request, in bytes.
 const JSON_CAP: usize = 64 * 1024;
+
+/// How much of a body that is refused for its length is still read and thrown away, in bytes. A client that is still sending when the
+/// connection closes may never see the answer; one that sends more than this has to live with that.
+pub const REST: u64 = 4 << 20;
+
+/// Reads what is left of a refused body, at most [`REST`].
+pub async fn drain<E>(mut body: impl futures::Stream<Item = Result<Bytes, E>> + Unpin) {
+    let mut read = 0;
+    while let Some(Ok(data)) = body.next().await {
+        read += data.len() as u64;
+        if read >= REST {
+            return;
+        }
+    }
+}
 
 impl Call {
     /// The path's segments, percent-decoded, without empty ones at the ends: `/api/tasks/` is `["api", "tasks"]`.
@@ -165,21 +181,19 @@ impl Call {
     /// # Errors
     /// `payload_too_large`; `invalid_input` for a body that breaks off.
     pub async fn bytes(&mut self, cap: usize) -> Result<Bytes, Problem> {
-        let too_large = || Problem::new(Code::PayloadTooLarge, format!("The body may have at most {cap} bytes."));
-        if self.stated_length().is_some_and(|length| length > cap as u64) {
-            return Err(too_large());
-        }
-        let mut body = self.take_body()?;
+        let stated_too_large = self.stated_length().is_some_and(|length| length > cap as u64);
+        let mut body = BodyDataStream::new(self.take_body()?);
         let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Problem::invalid("body", "The body broke off.").because(error))?;
-            let Ok(data) = frame.into_data() else { continue };
+        while !stated_too_large {
+            let Some(data) = body.next().await else { return Ok(bytes.freeze()) };
+            let data = data.map_err(|error| Problem::invalid("body", "The body broke off.").because(error))?;
             if bytes.len() + data.len() > cap {
-                return Err(too_large());
+                break;
             }
             bytes.extend_from_slice(&data);
         }
-        Ok(bytes.freeze())
+        drain(body).await;
+        Err(Problem::new(Code::PayloadTooLarge, format!("The body may have at most {cap} bytes.")))
     }
 
     /// The body as JSON of the expected shape.

@@ -39,12 +39,24 @@ pub struct SignedIn {
     pub user_id: String,
     /// Hex SHA-256 of the session id: names the session without opening it.
     pub session: String,
+    /// Unix seconds until which this session has read enough (crates/limit); 0: it may go on.
+    pub resting_until: i64,
 }
 
 /// What key-value holds for a session.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     user_id: String,
+    /// Unix seconds; see [`SignedIn::resting_until`].
+    #[serde(default)]
+    resting_until: i64,
+}
+
+/// What the table says about a session.
+struct Known {
+    user_id: String,
+    /// Unix seconds.
+    expires_at: i64,
 }
 
 /// A session as its owner sees it.
@@ -102,18 +114,19 @@ pub async fn find(call: &Call) -> Result<Option<SignedIn>, Problem> {
     let entry = entry::session(&session);
     let looked = cache::look::<String>(&entry).await;
     let there_is_a_cache = looked.is_some();
-    let user_id = match looked.flatten().and_then(|sealed| keys.open_json::<Stored>(&entry, &sealed)) {
-        Some(stored) => stored.user_id,
+    let stored = match looked.flatten().and_then(|sealed| keys.open_json::<Stored>(&entry, &sealed)) {
+        Some(stored) => stored,
         None => {
-            let Some(user_id) = from_table(&session).await? else { return Ok(None) };
-            if there_is_a_cache && !remember(&keys, &session, &user_id).await? {
+            let Some(known) = from_table(&session).await? else { return Ok(None) };
+            let stored = Stored { user_id: known.user_id, resting_until: 0 };
+            if there_is_a_cache && !remember(&keys, &session, &stored, known.expires_at).await? {
                 return Ok(None);
             }
-            user_id
+            stored
         }
     };
-    call.note_user(&user_id);
-    Ok(Some(SignedIn { user_id, session }))
+    call.note_user(&stored.user_id);
+    Ok(Some(SignedIn { user_id: stored.user_id, session, resting_until: stored.resting_until }))
 }
 
 /// Starts a session and answers its token. The id is new, whatever the caller brought.
@@ -127,6 +140,7 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
     let session = fingerprint::of(&id);
     let keys = Keys::from_settings(&call.settings)?;
     let created_at = clock::now();
+    let expires_at = created_at + ABSOLUTE as i64;
     let address = call.client()?.map(|client| keys.seal(&address_of(user_id), &client.ip.to_string())).transpose()?;
     let browser = call.header("user-agent").map(|text| text.chars().take(300).collect::<String>());
     let browser = browser.map(|browser| keys.seal(&browser_of(user_id), &browser)).transpose()?;
@@ -138,13 +152,13 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
             address.into(),
             browser.into(),
             created_at.into(),
-            (created_at + ABSOLUTE as i64).into(),
+            expires_at.into(),
         ],
     )
     .await?;
-    let entry = entry::session(&session);
-    let stored = keys.seal_json(&entry, &Stored { user_id: user_id.to_owned() })?;
-    cache::set(&entry, &stored, entry::SESSION_SECONDS).await;
+    if !remember(&keys, &session, &Stored { user_id: user_id.to_owned(), resting_until: 0 }, expires_at).await? {
+        return Err(Problem::new(Code::Unauthenticated, "This sign-in was ended from elsewhere. Sign in again."));
+    }
     call.note_user(user_id);
     let secret = call.settings.list("session_secret")?.next().unwrap_or_default().to_owned();
     Ok(format!("{id}.{}", sign(&secret, &id)))
@@ -309,9 +323,19 @@ pub async fn forget(session: &str) -> Result<(), Problem> {
         .map_err(|error| Problem::new(Code::ServiceUnavailable, "The session could not be ended. Try again.").retry_after(2).because(error))
 }
 
-async fn from_table(session: &str) -> Result<Option<String>, Problem> {
+/// Notes in the cache that a session has read enough until then. Without a cache nothing is noted, and reading goes on.
+///
+/// # Errors
+/// The database's.
+pub async fn rest(call: &Call, caller: &SignedIn, until: i64) -> Result<(), Problem> {
+    let Some(known) = from_table(&caller.session).await? else { return Ok(()) };
+    let stored = Stored { user_id: known.user_id, resting_until: until };
+    remember(&Keys::from_settings(&call.settings)?, &caller.session, &stored, known.expires_at).await.map(drop)
+}
+
+async fn from_table(session: &str) -> Result<Option<Known>, Problem> {
     let now = clock::now();
-    let sql = "SELECT user_id, coalesce(last_seen_at, created_at) FROM sessions \
+    let sql = "SELECT user_id, coalesce(last_seen_at, created_at), expires_at FROM sessions \
                WHERE id_hash = ?1 AND expires_at > ?2 AND coalesce(last_seen_at, created_at) > ?2 - ?3";
     let Some(row) = one(sql, vec![session.into(), now.into(), IDLE.into()]).await? else { return Ok(None) };
     if row.integer(1) <= now - NOTED {
@@ -321,15 +345,15 @@ async fn from_table(session: &str) -> Result<Option<String>, Problem> {
             eprintln!("{}", serde_json::json!({"level": "warn", "event": "session_use_not_noted", "cause": format!("{error:?}")}));
         }
     }
-    Ok(Some(row.text(0)))
+    Ok(Some(Known { user_id: row.text(0), expires_at: row.integer(2) }))
 }
 
-/// Puts a session that the table knows into the cache. Answers whether it is still alive: somebody may have ended it between our look at
+/// Puts a session that the table knows into the cache, for no longer than it lives. Answers whether it is still alive: somebody may have ended it between our look at
 /// the table and our writing, and must not find it risen.
-async fn remember(keys: &Keys, session: &str, user_id: &str) -> Result<bool, Problem> {
+async fn remember(keys: &Keys, session: &str, stored: &Stored, expires_at: i64) -> Result<bool, Problem> {
     let entry = entry::session(session);
-    let stored = keys.seal_json(&entry, &Stored { user_id: user_id.to_owned() })?;
-    cache::set(&entry, &stored, entry::SESSION_SECONDS).await;
+    let left = u64::try_from(expires_at - clock::now()).unwrap_or_default();
+    cache::set(&entry, &keys.seal_json(&entry, stored)?, left.min(entry::SESSION_SECONDS)).await;
     if one("SELECT 1 FROM sessions WHERE id_hash = ?1 AND expires_at > 0", vec![session.into()]).await?.is_some() {
         return Ok(true);
     }

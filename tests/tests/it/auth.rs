@@ -526,6 +526,11 @@ async fn another_sites_page_changes_nothing_with_somebodys_cookie() {
         ada.send(403, with(Method::POST, "/api/uploads").header("content-type", "image/png").body("x")).await.problem("forbidden");
         ada.send(403, with(Method::POST, "/auth/logout")).await.problem("forbidden");
         ada.send(403, with(Method::DELETE, "/api/me")).await.problem("forbidden");
+        // A form of another site brings no cookie along; the answer must not take it away either.
+        let form = headers.iter().fold(world.stranger().request(Method::POST, "/auth/logout"), |form, (name, value)| form.header(*name, *value));
+        let refused = ada.send(403, form).await;
+        refused.problem("forbidden");
+        assert_eq!(refused.header("set-cookie"), "");
         ada.send(403, with(Method::POST, "/auth/google").json(&json!({"credential": "x"}))).await.problem("forbidden");
         // Reading is no change, and what a page reads of another site its browser does not show to it.
         ada.send(200, with(Method::GET, "/api/me")).await;
@@ -540,6 +545,51 @@ async fn another_sites_page_changes_nothing_with_somebodys_cookie() {
         ada.send(201, request.json(&order)).await;
     }
     assert_eq!(ada.get(200, "/api/me").await.json()["credits"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_after_its_thirty_days_also_where_it_is_cached() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let store = rusqlite::Connection::open(&cache).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    store.execute("DELETE FROM spin_key_value", []).unwrap();
+    let end = e2e::now() + 3;
+    world.db_write("UPDATE sessions SET expires_at = ?1", [end]);
+    ada.get(200, "/api/me").await;
+    let kept: String = store.query_row("SELECT CAST(value AS TEXT) FROM spin_key_value WHERE key LIKE 'session:%'", [], |row| row.get(0)).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    assert!(kept["expires_at"].as_i64().unwrap() <= end, "{kept}");
+    world.until("the end of the session", async || if e2e::now() > end { Ok(()) } else { Err("not yet".into()) }).await;
+    ada.get(401, "/api/me").await.problem("unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_ended_while_it_begins_does_not_rise_again() {
+    let world = World::new().await;
+    // Signing out everywhere, at the very moment in which the row is there and the cache does not know of it yet.
+    world.db_write("CREATE TRIGGER ended_at_once AFTER INSERT ON sessions BEGIN UPDATE sessions SET expires_at = 0 WHERE id_hash = NEW.id_hash; END", []);
+    let ada = world.stranger();
+    let answer = ada.sign_in_with("google", "ada@example.com", "/").await;
+    assert_eq!(answer.status, 401, "{answer}");
+    ada.get(401, "/api/me").await.problem("unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_nobody_sealed_is_no_session() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+    let (ada, eve) = (world.sign_in("ada@example.com").await, world.sign_in("eve@example.com").await);
+    let store = rusqlite::Connection::open(&cache).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    // Whoever can write to the cache, but has no key, says that every session is Ada's.
+    let stored = json!({"user_id": ada.id().await, "resting_until": 0}).to_string();
+    let entry = json!({"expires_at": e2e::now() + 600, "value": stored}).to_string().into_bytes();
+    assert_eq!(store.execute("UPDATE spin_key_value SET value = ?1 WHERE key LIKE 'session:%'", [entry]).unwrap(), 2);
+    assert_eq!(eve.get(200, "/api/me").await.json()["user"]["email"], "eve@example.com");
 }
 
 #[tokio::test(flavor = "multi_thread")]

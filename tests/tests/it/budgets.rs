@@ -131,9 +131,9 @@ async fn signing_in_costs_what_the_flow_needs() {
     let login = ada.get(302, "/auth/login/google?login_hint=ada@example.com").await;
     assert_eq!(login.calls(), calls(0, 1, 0));
     let consent = ada.get(302, login.header("location")).await;
-    // The token and, the first time, the keys; then the state, the identity, the sign-up and the session.
-    within("the first sign-in", ada.get(302, consent.header("location")).await.calls(), calls(4, 5, 2));
+    // The token and, the first time, the keys; then the state, the identity, the sign-up, the session, and whether that still lives.
+    within("the first sign-in", ada.get(302, consent.header("location")).await.calls(), calls(4, 6, 2));
     let again = world.stranger();
     let back = again.begin_sign_in("google", "ada@example.com", "/").await;
-    within("a sign-in", again.get(302, &back).await.calls(), calls(3, 3, 1));
+    within("a sign-in", again.get(302, &back).await.calls(), calls(3, 4, 1));
 }

@@ -119,18 +119,35 @@ async fn who_comes_back_from_paying_again_and_again_is_stopped_before_the_provid
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_reading_is_noticed() {
+async fn who_has_read_too_much_reads_no_more_until_the_window_ends() {
     away_from_the_hours_end().await;
     let world = world(&[("rate_limit_per_hour", "1")]).await;
-    let ada = world.sign_in("ada@example.com").await;
+    let (ada, grace) = (world.sign_in("ada@example.com").await, world.sign_in("grace@example.com").await);
+    let read = async |path: &str| ada.ask(ada.request(Method::GET, path)).await;
     // 60 an hour; one in sixty-four is counted, for sixty-four.
-    let mut refused = 0;
-    for _ in 0..1_000 {
-        let answer = ada.ask(ada.request(Method::GET, "/api/me")).await;
-        assert!(matches!(answer.status, 200 | 429), "{answer}");
-        refused += u32::from(answer.status == 429);
+    let mut reads = 0;
+    let refused = loop {
+        let answer = read("/api/me").await;
+        if answer.status == 429 {
+            break answer;
+        }
+        assert_eq!(answer.status, 200, "{answer}");
+        reads += 1;
+        assert!(reads < 3_000, "{reads} reads instead of 60");
+    };
+    assert!((1..=3_600).contains(&refused.header("retry-after").parse::<i64>().unwrap()), "{refused}");
+    for path in ["/api/me", "/api/tasks", "/auth/session", "/api/orders", "/api/uploads", "/auth/sessions"] {
+        for _ in 0..3 {
+            let answer = read(path).await;
+            assert_eq!(answer.status, 429, "{answer}");
+            answer.problem("rate_limited");
+            assert!(answer.header("retry-after").parse::<i64>().unwrap() > 0);
+        }
     }
-    assert!(refused > 0, "1,000 reads instead of 60");
+    // What one may do apart from reading is counted for itself, and nobody else is meant.
+    ada.post_json(201, "/api/orders", &json!({"product_id": "credits-10"})).await;
+    grace.get(200, "/api/me").await;
+    ada.post(204, "/auth/logout").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

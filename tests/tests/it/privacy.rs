@@ -307,6 +307,36 @@ async fn what_was_on_its_way_when_somebody_went_does_not_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_being_asked_of_others_when_somebody_went_leaves_no_trace() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.any_upload().await;
+    world.fault(Fault::CreemApiSlow { ms: 1_500 });
+    let wish = ada.request(Method::POST, "/api/tasks").json(&json!({"upload_id": upload, "hairstyles": ["bob-cut"], "detail": WISH}));
+    let order = ada.request(Method::POST, "/api/orders").header("idempotency-key", "going").json(&json!({"product_id": "credits-10"}));
+    let go = async {
+        let asked = async || match world.control().calls_to(Service::Creem).len() {
+            2.. => Ok(()),
+            asked => Err(format!("{asked} asked")),
+        };
+        world.until("both to be asked of creem", asked).await;
+        ada.ask(ada.request(Method::DELETE, "/api/me")).await
+    };
+    let (wished, ordered, gone) = futures::join!(ada.ask(wish), ada.ask(order), go);
+    assert_eq!(gone.status, 200, "{gone}");
+    assert_eq!(wished.status, 401, "{wished}");
+    assert!(ordered.status < 500, "{ordered}");
+    // The look an hour later finds nothing, and the books are in order.
+    world.control().clear_faults();
+    world.db_time_passes(4_000);
+    world.sweep().await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM erasures WHERE done_at IS NOT NULL AND next_look_at IS NULL"), 1, "{}", world.tail());
+    assert_eq!(world.sql_number("SELECT count(*) FROM prompt_verdicts"), 0);
+    assert_eq!(world.sql_number("SELECT count(*) FROM orders WHERE payment_url IS NOT NULL"), 0);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_photo_leaves_its_place_and_its_taker_at_the_door() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
