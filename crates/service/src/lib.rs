@@ -184,13 +184,15 @@ impl Call {
         let stated_too_large = self.stated_length().is_some_and(|length| length > cap as u64);
         let mut body = BodyDataStream::new(self.take_body()?);
         let mut bytes = BytesMut::new();
-        while !stated_too_large {
-            let Some(data) = body.next().await else { return Ok(bytes.freeze()) };
-            let data = data.map_err(|error| Problem::invalid("body", "The body broke off.").because(error))?;
-            if bytes.len() + data.len() > cap {
-                break;
+        if !stated_too_large {
+            loop {
+                let Some(data) = body.next().await else { return Ok(bytes.freeze()) };
+                let data = data.map_err(|error| Problem::invalid("body", "The body broke off.").because(error))?;
+                if bytes.len() + data.len() > cap {
+                    break;
+                }
+                bytes.extend_from_slice(&data);
             }
-            bytes.extend_from_slice(&data);
         }
         drain(body).await;
         Err(Problem::new(Code::PayloadTooLarge, format!("The body may have at most {cap} bytes.")))

@@ -146,14 +146,7 @@ pub async fn start(call: &Call, user_id: &str) -> Result<String, Problem> {
     let browser = browser.map(|browser| keys.seal(&browser_of(user_id), &browser)).transpose()?;
     run(
         "INSERT INTO sessions (id_hash, user_id, ip_address, user_agent, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        vec![
-            session.as_str().into(),
-            user_id.into(),
-            address.into(),
-            browser.into(),
-            created_at.into(),
-            expires_at.into(),
-        ],
+        vec![session.as_str().into(), user_id.into(), address.into(), browser.into(), created_at.into(), expires_at.into()],
     )
     .await?;
     if !remember(&keys, &session, &Stored { user_id: user_id.to_owned(), resting_until: 0 }, expires_at).await? {

@@ -527,7 +527,8 @@ async fn another_sites_page_changes_nothing_with_somebodys_cookie() {
         ada.send(403, with(Method::POST, "/auth/logout")).await.problem("forbidden");
         ada.send(403, with(Method::DELETE, "/api/me")).await.problem("forbidden");
         // A form of another site brings no cookie along; the answer must not take it away either.
-        let form = headers.iter().fold(world.stranger().request(Method::POST, "/auth/logout"), |form, (name, value)| form.header(*name, *value));
+        let form =
+            headers.iter().fold(world.stranger().request(Method::POST, "/auth/logout"), |form, (name, value)| form.header(*name, *value));
         let refused = ada.send(403, form).await;
         refused.problem("forbidden");
         assert_eq!(refused.header("set-cookie"), "");
@@ -559,7 +560,8 @@ async fn a_session_ends_after_its_thirty_days_also_where_it_is_cached() {
     let end = e2e::now() + 3;
     world.db_write("UPDATE sessions SET expires_at = ?1", [end]);
     ada.get(200, "/api/me").await;
-    let kept: String = store.query_row("SELECT CAST(value AS TEXT) FROM spin_key_value WHERE key LIKE 'session:%'", [], |row| row.get(0)).unwrap();
+    let kept: String =
+        store.query_row("SELECT CAST(value AS TEXT) FROM spin_key_value WHERE key LIKE 'session:%'", [], |row| row.get(0)).unwrap();
     let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
     assert!(kept["expires_at"].as_i64().unwrap() <= end, "{kept}");
     world.until("the end of the session", async || if e2e::now() > end { Ok(()) } else { Err("not yet".into()) }).await;
@@ -570,7 +572,10 @@ async fn a_session_ends_after_its_thirty_days_also_where_it_is_cached() {
 async fn a_session_that_is_ended_while_it_begins_does_not_rise_again() {
     let world = World::new().await;
     // Signing out everywhere, at the very moment in which the row is there and the cache does not know of it yet.
-    world.db_write("CREATE TRIGGER ended_at_once AFTER INSERT ON sessions BEGIN UPDATE sessions SET expires_at = 0 WHERE id_hash = NEW.id_hash; END", []);
+    world.db_write(
+        "CREATE TRIGGER ended_at_once AFTER INSERT ON sessions BEGIN UPDATE sessions SET expires_at = 0 WHERE id_hash = NEW.id_hash; END",
+        [],
+    );
     let ada = world.stranger();
     let answer = ada.sign_in_with("google", "ada@example.com", "/").await;
     assert_eq!(answer.status, 401, "{answer}");
