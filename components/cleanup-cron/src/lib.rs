@@ -91,21 +91,19 @@ async fn sweep(sweep: &Sweep) -> Result<Done, Problem> {
     let (mut database, rows_failed) = rows::sweep(sweep).await;
     let balances = rows::balances(sweep, &mut position.lots).await;
     let mut walked = walk::Report::default();
-    // The longest last: it takes the time that the others left.
+    // The longest last: it takes the time that the others left. A run whose lease is lost ends here, whatever its steps came to.
     let walk = loop {
-        // A run whose lease is lost ends here, whatever its steps came to.
-        sweep.run.reached(&position).await?;
         match walk::page(sweep, &mut position.walk, &mut walked).await {
-            Ok(walk::Next::Page) if sweep.goes_on() => {}
-            Ok(walk::Next::Page) => break Ok(()),
-            Ok(walk::Next::Round) => {
-                walked.round_ended = true;
-                sweep.run.reached(&position).await?;
+            Ok(walk::Next::Folder) if sweep.goes_on() => {}
+            Ok(walk::Next::Page) if sweep.goes_on() => sweep.run.reached(&position).await?,
+            Ok(next) => {
+                walked.round_ended = matches!(next, walk::Next::Round);
                 break Ok(());
             }
             Err(problem) => break Err(problem),
         }
     };
+    sweep.run.reached(&position).await?;
     let failed = rows_failed || [uploads.is_err(), erasures.is_err(), cache.is_err(), balances.is_err(), walk.is_err()].contains(&true);
     database.insert("expired_balances".to_owned(), told("expired_balances", balances));
     let report = Report {

@@ -61,6 +61,8 @@ pub struct Place {
 pub enum Next {
     /// Another one.
     Page,
+    /// The first one of the next folder.
+    Folder,
     /// The beginning: all folders have been walked.
     Round,
 }
@@ -114,16 +116,14 @@ pub async fn page(sweep: &Sweep, place: &mut Place, report: &mut Report) -> Resu
         Folder::Results => lost_results(sweep, &place.after, &end, &objects, report).await?,
     };
     let last_page = !more || objects.is_empty();
-    *place = match stopped {
-        Some(key) => Place { folder: at, after: key },
-        None if !last_page => Place { folder: at, after: end },
-        None if at + 1 < Folder::ALL.len() => Place { folder: at + 1, after: String::new() },
-        None => {
-            *place = Place::default();
-            return Ok(Next::Round);
-        }
+    let next;
+    (*place, next) = match stopped {
+        Some(key) => (Place { folder: at, after: key }, Next::Page),
+        None if !last_page => (Place { folder: at, after: end }, Next::Page),
+        None if at + 1 < Folder::ALL.len() => (Place { folder: at + 1, after: String::new() }, Next::Folder),
+        None => (Place::default(), Next::Round),
     };
-    Ok(Next::Page)
+    Ok(next)
 }
 
 async fn remove_strays(sweep: &Sweep, folder: Folder, objects: &[Listed], report: &mut Report) -> Result<(), Problem> {

@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 use service::{Call, Reply, reply};
 use subtle::ConstantTimeEq;
 
+mod sql;
+
 /// Seconds for which a run that says nothing keeps others away.
 pub const LEASE: i64 = 120;
 /// How often a run says that it is still there.
@@ -126,12 +128,7 @@ enum Start {
 impl Run {
     async fn start(job: &str, every: i64) -> Result<Start, Error> {
         let id = uuid::Uuid::now_v7().to_string();
-        let sql = "INSERT INTO job_runs (id, job, started_at, leased_until, position) \
-                   SELECT ?1, ?2, unixepoch(), unixepoch() + ?3, \
-                       (SELECT position FROM job_runs WHERE job = ?2 ORDER BY started_at DESC, rowid DESC LIMIT 1) \
-                   WHERE ?4 = 0 OR NOT EXISTS (SELECT 1 FROM job_runs WHERE job = ?2 AND started_at > unixepoch() - ?4 AND outcome = 'done') \
-                   RETURNING position, started_at";
-        match one(sql, vec![id.as_str().into(), job.into(), LEASE.into(), every.into()]).await {
+        match one(sql::START, vec![id.as_str().into(), job.into(), LEASE.into(), every.into()]).await {
             Ok(Some(row)) => {
                 let (position, started_at) = (row.optional_text(0), row.integer(1));
                 Ok(Start::Begun(Self { id, started_at, started: Instant::now(), position }))
@@ -154,8 +151,7 @@ impl Run {
     /// `conflict` when the lease is lost, and the database's: the run has to stop.
     pub async fn reached<T: Serialize>(&self, position: &T) -> Result<(), Problem> {
         let position = serde_json::to_string(position).map_err(Problem::internal)?;
-        let sql = "UPDATE job_runs SET position = ?2, leased_until = unixepoch() + ?3 WHERE id = ?1 AND outcome = 'running' RETURNING 1";
-        still_there(&run(sql, vec![self.id.as_str().into(), position.into(), LEASE.into()]).await?)
+        still_there(&run(sql::REACHED, vec![self.id.as_str().into(), position.into(), LEASE.into()]).await?)
     }
 
     /// How long the run has gone on.
@@ -176,8 +172,7 @@ impl Run {
 async fn keep(id: &str) -> Problem {
     loop {
         spin_sdk::time::sleep(BEAT).await;
-        let sql = "UPDATE job_runs SET leased_until = unixepoch() + ?2 WHERE id = ?1 AND outcome = 'running' RETURNING 1";
-        match run(sql, vec![id.into(), LEASE.into()]).await.map(|held| still_there(&held)) {
+        match run(sql::RENEW, vec![id.into(), LEASE.into()]).await.map(|held| still_there(&held)) {
             Ok(Ok(())) => {}
             Ok(Err(lost)) => return lost,
             Err(error) => eprintln!("{}", json!({"level": "warn", "event": "lease_not_renewed", "run": id, "cause": format!("{error:?}")})),
@@ -193,8 +188,7 @@ fn still_there(held: &[database::Row]) -> Result<(), Problem> {
 }
 
 async fn end(id: &str, outcome: &str, report: &Value) -> Result<(), Error> {
-    let sql = "UPDATE job_runs SET outcome = ?2, ended_at = unixepoch(), report = ?3 WHERE id = ?1 AND outcome = 'running'";
-    run(sql, vec![id.into(), outcome.into(), report.to_string().into()]).await.map(drop)
+    run(sql::END, vec![id.into(), outcome.into(), report.to_string().into()]).await.map(drop)
 }
 
 /// Passes a scheduler only. The variable `cron_secret` may hold several secrets while they are exchanged; an empty one opens nothing.
