@@ -7,7 +7,12 @@ use clap::Parser;
 use host::{AppConfig, LogSink, Runtime, RuntimeConfig, Schedule};
 
 /// What a scheduler calls; each of them says itself whether it is due (docs/scheduling.md).
-const SCHEDULED: &[&str] = &["/internal/cleanup", "/internal/tasks", "/internal/reconcile"];
+const SCHEDULED: &[&str] = &[
+    // One a line.
+    "/internal/cleanup",
+    "/internal/tasks",
+    "/internal/reconcile",
+];
 
 /// Runs the components of a spin.toml as Spin does, for local use.
 #[derive(Parser)]

@@ -42,7 +42,12 @@ pub const DATA_KEY: &str = "e2e-data-key-5f20";
 pub const CRON_SECRET: &str = "e2e-cron-secret-94d0";
 
 /// What a scheduler calls.
-pub const SWEEPS: &[&str] = &["/internal/cleanup", "/internal/tasks", "/internal/reconcile"];
+pub const SWEEPS: &[&str] = &[
+    // One a line.
+    "/internal/cleanup",
+    "/internal/tasks",
+    "/internal/reconcile",
+];
 
 /// The workspace's folder.
 #[must_use]

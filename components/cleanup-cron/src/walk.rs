@@ -115,11 +115,10 @@ pub async fn page(sweep: &Sweep, place: &mut Place, report: &mut Report) -> Resu
         Folder::Photos => lost_photos(sweep, &place.after, &end, &objects, report).await?,
         Folder::Results => lost_results(sweep, &place.after, &end, &objects, report).await?,
     };
-    let last_page = !more || objects.is_empty();
     let next;
     (*place, next) = match stopped {
         Some(key) => (Place { folder: at, after: key }, Next::Page),
-        None if !last_page => (Place { folder: at, after: end }, Next::Page),
+        None if more => (Place { folder: at, after: end }, Next::Page),
         None if at + 1 < Folder::ALL.len() => (Place { folder: at + 1, after: String::new() }, Next::Folder),
         None => (Place::default(), Next::Round),
     };
@@ -198,10 +197,11 @@ async fn remove_lost(sweep: &Sweep, keys: &[String]) -> Result<usize, Problem> {
 async fn lost_results(sweep: &Sweep, after: &str, end: &str, objects: &[Listed], report: &mut Report) -> Result<Option<String>, Problem> {
     let keys = json!(objects.iter().map(|object| object.key.as_str()).collect::<Vec<_>>()).to_string();
     // A task may have files on both sides of the page's edge, so both tasks at its edges belong to it.
-    let mut from = key::task_of_result(after).unwrap_or_default().to_owned();
-    let to = key::task_of_result(end).unwrap_or("~");
+    let task = |key: &str| Some(key.strip_prefix(key::RESULTS)?.split('/').next()?.to_owned());
+    let (mut from, to) = (task(after).unwrap_or_default(), task(end).unwrap_or_else(|| "~".to_owned()));
     loop {
-        let parameters = vec![from.as_str().into(), to.into(), (sweep.now - MARGIN).into(), after.into(), end.into(), keys.as_str().into()];
+        let parameters =
+            vec![from.as_str().into(), to.as_str().into(), (sweep.now - MARGIN).into(), after.into(), end.into(), keys.as_str().into()];
         let Some(part) = run(files::LOST_RESULTS, parameters).await?.into_iter().next() else { return Ok(None) };
         let lost: Vec<String> = serde_json::from_str(&part.text(2)).map_err(Problem::internal)?;
         if !lost.is_empty() {

@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spin_sdk::{
     key_value::{Error, Store},
@@ -118,12 +118,15 @@ pub struct Swept {
     /// Entries that were read, which is the share whose turn it was.
     pub looked_at: u64,
     pub deleted: u64,
+    /// Entries that could not be read: somebody else's of another type, where a store is shared.
+    pub unreadable: u64,
     /// In how many shares the keys should be taken next time.
     pub shares: u64,
 }
 
-/// Most entries that one sweep reads.
+/// Most entries that one sweep reads, and most that it fails to read before it takes the store to be out of order.
 const SHARE: usize = 4_000;
+const UNREADABLE: u64 = 100;
 /// Keys that are read at a time, and entries that are read side by side.
 const LISTED: usize = 1_000;
 const AT_ONCE: usize = 16;
@@ -163,21 +166,25 @@ pub async fn sweep(turn: u64, shares: u64) -> Result<Swept, Error> {
         }
     }
     result.await?;
-    let mut deleted = 0;
+    let (mut deleted, mut unreadable) = (0, 0);
     for keys in chosen.chunks(AT_ONCE) {
-        let entries = try_join_all(keys.iter().map(|key| store.get(key))).await?;
+        let entries = join_all(keys.iter().map(|key| store.get(key))).await;
         for (key, entry) in keys.iter().zip(entries) {
-            let expired = |bytes: &Vec<u8>| serde_json::from_slice::<Expiry>(bytes).is_ok_and(|entry| entry.expires_at <= now());
-            if entry.as_ref().is_some_and(expired) {
-                store.delete(key).await?;
-                deleted += 1;
+            match entry {
+                Ok(Some(bytes)) if serde_json::from_slice::<Expiry>(&bytes).is_ok_and(|entry| entry.expires_at <= now()) => {
+                    store.delete(key).await?;
+                    deleted += 1;
+                }
+                Ok(_) => {}
+                Err(error) if unreadable == UNREADABLE => return Err(error),
+                Err(_) => unreadable += 1,
             }
         }
     }
     if chosen.len() < SHARE / 4 && shares > 1 {
         shares /= 2;
     }
-    Ok(Swept { seen, looked_at: chosen.len() as u64, deleted, shares })
+    Ok(Swept { seen, looked_at: chosen.len() as u64, deleted, unreadable, shares })
 }
 
 /// A number that a key always has (FNV-1a), with the bits of its end mixed into the lowest.

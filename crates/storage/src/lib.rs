@@ -321,7 +321,12 @@ impl Bucket {
     /// See [`Error`].
     pub async fn list_after(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
         let page = self.page(prefix, (!after.is_empty()).then_some(("start-after", after)), most).await?;
-        Ok((xml::objects(&page), xml::text(&page, "IsTruncated").as_deref() == Some("true")))
+        let (objects, more) = (xml::objects(&page), xml::text(&page, "IsTruncated").as_deref() == Some("true"));
+        if more && objects.is_empty() {
+            // There would be no place to go on from, and it must not be taken for the end.
+            return Err(unexpected("list", &"an empty page that says there are more"));
+        }
+        Ok((objects, more))
     }
 
     /// Whether there is such an object.
