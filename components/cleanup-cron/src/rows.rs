@@ -21,7 +21,7 @@ pub async fn sweep(sweep: &Sweep) -> (Map<String, Value>, bool) {
         failed |= removed.is_err();
         report.insert(rule.name.to_owned(), told(rule.name, removed));
     }
-    let sessions = session::sweep(sweep.now).await;
+    let sessions = sessions(sweep).await;
     failed |= sessions.is_err();
     report.insert("expired_sessions".to_owned(), told("expired_sessions", sessions));
     (report, failed)
@@ -31,6 +31,17 @@ async fn remove(sweep: &Sweep, rule: &Rule) -> Result<usize, Problem> {
     let mut removed = 0;
     loop {
         let batch = run(rule.sql, vec![(sweep.now - rule.kept).into()]).await?.len();
+        removed += batch;
+        if batch < BATCH || !sweep.goes_on() {
+            return Ok(removed);
+        }
+    }
+}
+
+async fn sessions(sweep: &Sweep) -> Result<usize, Problem> {
+    let mut removed = 0;
+    loop {
+        let batch = session::sweep(sweep.now).await?;
         removed += batch;
         if batch < BATCH || !sweep.goes_on() {
             return Ok(removed);
