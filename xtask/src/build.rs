@@ -17,8 +17,8 @@ const LARGEST_KIB: u64 = 700;
 /// The component that does nothing; what the others' speed is measured against.
 pub const HELLO: &str = "hello";
 
-/// Components that are not the app's: the measure, and the guest of the host's own tests.
-pub const EXTRAS: [&str; 2] = [HELLO, "probe"];
+/// Components that are not the app's: the measure, the guest of the host's own tests, and what Spin's cron plugin runs (spin-cron.toml).
+pub const EXTRAS: [&str; 3] = [HELLO, "probe", "scheduler"];
 
 #[derive(Deserialize)]
 struct Manifest {

@@ -32,7 +32,7 @@ struct Arguments {
 enum Chore {
     /// Build the components into target/wasm; fetches a compiler for them if the machine has none
     Build {
-        /// Ids of components in spin.toml, or `hello`; all of the app when none is named
+        /// Ids of components in spin.toml, or `hello` or `scheduler`; all of the app when none is named
         components: Vec<String>,
         /// Build the component that speed is measured against, too
         #[arg(long)]

@@ -34,3 +34,22 @@ fn every_proof_that_the_tables_name_exists() {
         }
     }
 }
+
+#[test]
+fn how_long_what_is_kept_is_told() {
+    let text = std::fs::read_to_string(e2e::root().join("docs/retention.md")).unwrap();
+    for rule in &retention::RULES {
+        let row = text.lines().find(|line| line.ends_with(&format!("| `{}` |", rule.name))).unwrap_or_else(|| panic!("{}", rule.name));
+        let days = format!("{} days", rule.kept / retention::DAY);
+        assert!(rule.kept == 0 || row.contains(&days), "{days}: {row}");
+    }
+    // A table of which nobody has said how long it is kept.
+    let mut database = rusqlite::Connection::open_in_memory().unwrap();
+    migrations::apply_to(&mut database, &e2e::root().join("migrations")).unwrap();
+    let mut tables = database.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'").unwrap();
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    for table in tables.iter().filter(|table| *table != "schema_migrations") {
+        let plain = ["uploads", "one_time_tokens", "idempotency_keys", "rate_counters", "sessions"].contains(&table.as_str());
+        assert!(plain || text.contains(&format!("`{table}`")) || text.contains(&format!("`{table}.")), "{table}");
+    }
+}
