@@ -128,7 +128,10 @@ async fn end(id: &str, outcome: &str, report: &Value) -> Result<(), Error> {
 }
 
 /// Passes a scheduler only. The variable `cron_secret` may hold several secrets while they are exchanged.
-fn require_scheduler(call: &Call) -> Result<(), Problem> {
+///
+/// # Errors
+/// `unauthenticated`.
+pub fn require_scheduler(call: &Call) -> Result<(), Problem> {
     let given = fingerprint::of(call.bearer().unwrap_or_default());
     // Compared by their fingerprints: of one length, whatever was given, and in constant time.
     let known = call.settings.list("cron_secret")?.fold(false, |known, secret| known | bool::from(fingerprint::of(secret).as_bytes().ct_eq(given.as_bytes())));
