@@ -75,7 +75,12 @@ impl fmt::Display for Report {
         for (table, count) in rows {
             writeln!(f, "{count:>12}  {table}")?;
         }
-        writeln!(f, "{:>12}  rows in {:.1} s; counts, checksums, references and the file itself are right", rows.values().sum::<u64>(), self.took.as_secs_f64())?;
+        writeln!(
+            f,
+            "{:>12}  rows in {:.1} s; counts, checksums, references and the file itself are right",
+            rows.values().sum::<u64>(),
+            self.took.as_secs_f64()
+        )?;
         for name in &self.foreign {
             writeln!(f, "note: {name} is not as the migrations make it; it was restored as it was")?;
         }
@@ -130,7 +135,11 @@ pub fn restore(source: &dyn Source, which: &Which, keys: &Keys, migrations: &Pat
 fn refuse_existing(into: &Path) -> Result<()> {
     for file in [into.to_owned(), beside(into, "-wal"), beside(into, "-shm"), beside(into, "-journal")] {
         let empty = fs::metadata(&file).map_or(true, |found| found.is_file() && found.len() == 0);
-        ensure!(empty, "{} is there already; a backup is restored into a new database only, so name another file with --into", file.display());
+        ensure!(
+            empty,
+            "{} is there already; a backup is restored into a new database only, so name another file with --into",
+            file.display()
+        );
     }
     Ok(())
 }
@@ -163,7 +172,9 @@ fn choose(source: &dyn Source, which: &Which) -> Result<Manifest> {
     let id = match which {
         Which::Latest => complete.last().cloned().context("there is no complete backup here")?,
         Which::Id(id) if complete.contains(id) => id.clone(),
-        Which::Id(id) if unfinished.contains(id) => bail!("the backup {id} was never finished: it has no manifest. Choose another: {}", list(&complete)),
+        Which::Id(id) if unfinished.contains(id) => {
+            bail!("the backup {id} was never finished: it has no manifest. Choose another: {}", list(&complete))
+        }
         Which::Id(id) => bail!("there is no backup {id}. There are: {}", list(&complete)),
     };
     let text = small(source, &key::backup_manifest(&id))?.context("the manifest has just gone")?;
@@ -193,7 +204,8 @@ type Made = (Vec<String>, Vec<String>, Vec<String>, Vec<Verdict>);
 fn make(source: &dyn Source, manifest: &Manifest, keys: &Keys, folder: &Path, partial: &Path) -> Result<Made> {
     let mut database = Connection::open(partial).with_context(|| format!("cannot make {}", partial.display()))?;
     // Nobody sees this file before it is whole, so nothing has to be safe against a crash yet. References and triggers come later.
-    database.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536;")?;
+    database
+        .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536;")?;
     fill(&database, source, manifest, keys)?;
     check(&database)?;
     let foreign = foreign(&database, manifest, folder)?;
@@ -211,7 +223,8 @@ fn make(source: &dyn Source, manifest: &Manifest, keys: &Keys, folder: &Path, pa
 
 /// Reads the backup from end to end.
 fn fill(database: &Connection, source: &dyn Source, manifest: &Manifest, keys: &Keys) -> Result<()> {
-    let data = source.open(&key::backup_data(&manifest.id))?.with_context(|| format!("the backup {} has a manifest and no data", manifest.id))?;
+    let data =
+        source.open(&key::backup_data(&manifest.id))?.with_context(|| format!("the backup {} has a manifest and no data", manifest.id))?;
     let mut unpacker = Unpacker::begin(data, keys, &manifest.id)?;
     let tables = unpacker.header().tables.clone();
     let mut inserts = vec![None; tables.len()];
@@ -220,7 +233,9 @@ fn fill(database: &Connection, source: &dyn Source, manifest: &Manifest, keys: &
     while let Some((number, values)) = unpacker.next()? {
         let table = &tables[number];
         if number == 0 {
-            let [Value::Text(kind), Value::Text(name), _, Value::Text(sql)] = values.as_slice() else { bail!("the backup's schema is none") };
+            let [Value::Text(kind), Value::Text(name), _, Value::Text(sql)] = values.as_slice() else {
+                bail!("the backup's schema is none")
+            };
             if kind == "table" {
                 database.execute_batch(sql).with_context(|| format!("cannot make the table {name}"))?;
             } else {
@@ -230,7 +245,9 @@ fn fill(database: &Connection, source: &dyn Source, manifest: &Manifest, keys: &
         }
         let sql = inserts[number].get_or_insert_with(|| insert(table));
         let mut statement = database.prepare_cached(sql).with_context(|| format!("cannot fill the table {}", table.name))?;
-        statement.execute(rusqlite::params_from_iter(values.into_iter().map(to_sql))).with_context(|| format!("a row of {}", table.name))?;
+        statement
+            .execute(rusqlite::params_from_iter(values.into_iter().map(to_sql)))
+            .with_context(|| format!("a row of {}", table.name))?;
     }
     // A trigger may be on a view.
     for wanted in ["index", "view", "trigger"] {
@@ -245,7 +262,12 @@ fn fill(database: &Connection, source: &dyn Source, manifest: &Manifest, keys: &
     ensure!(said == found, "the backup {} is not what its manifest says: one of the two was changed", manifest.id);
     for table in tables.iter().skip(1) {
         let count: u64 = database.query_row(&format!("SELECT count(*) FROM {}", quoted(&table.name)), [], |row| row.get(0))?;
-        ensure!(totals.rows.get(&table.name) == Some(&count), "{} rows of {} were read, and {count} are there", totals.rows[&table.name], table.name);
+        ensure!(
+            totals.rows.get(&table.name) == Some(&count),
+            "{} rows of {} were read, and {count} are there",
+            totals.rows[&table.name],
+            table.name
+        );
     }
     Ok(())
 }
@@ -270,7 +292,10 @@ fn to_sql(value: Value) -> rusqlite::types::Value {
 fn check(database: &Connection) -> Result<()> {
     let words: Vec<String> = texts(database, "SELECT * FROM pragma_integrity_check(5)")?;
     ensure!(words == ["ok"], "the new database is damaged: {}", words.join("; "));
-    let dangling = texts(database, r#"SELECT count(*) || ' of ' || "table" || ' to ' || parent FROM pragma_foreign_key_check GROUP BY "table", parent"#)?;
+    let dangling = texts(
+        database,
+        r#"SELECT count(*) || ' of ' || "table" || ' to ' || parent FROM pragma_foreign_key_check GROUP BY "table", parent"#,
+    )?;
     ensure!(dangling.is_empty(), "rows refer to what is not there: {}", dangling.join(", "));
     Ok(())
 }
@@ -281,7 +306,8 @@ fn foreign(database: &Connection, manifest: &Manifest, folder: &Path) -> Result<
     let mut fresh = Connection::open_in_memory()?;
     migrations::apply_up_to(&mut fresh, folder, u32::try_from(version)?)?;
     let objects = |database: &Connection| -> Result<BTreeSet<(String, String)>> {
-        let mut statement = database.prepare(r"SELECT name, type || ' ' || sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\'")?;
+        let mut statement =
+            database.prepare(r"SELECT name, type || ' ' || sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\'")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     };
@@ -298,7 +324,7 @@ fn erase(database: &mut Connection, source: &dyn Source) -> Result<Vec<String>> 
         let user = &object[key::ERASURES.len()..];
         let Some(note) = small(source, &object)? else { continue };
         let note: serde_json::Value = serde_json::from_slice(&note).with_context(|| format!("{object} is no note of an erasure"))?;
-        let asked_at = note["asked_at"].as_i64().with_context(|| format!("{object} does not say when"))?;
+        let erased_at = note["erased_at"].as_i64().with_context(|| format!("{object} does not say when"))?;
         let back = "SELECT count(*) FROM users WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM erasures WHERE user_id = ?1)";
         if change.query_row(back, [user], |row| row.get::<_, i64>(0))? == 0 {
             continue;
@@ -309,7 +335,7 @@ fn erase(database: &mut Connection, source: &dyn Source) -> Result<Vec<String>> 
         change.execute(plan, [user])?;
         // Due at once: the sweep looks for their files.
         change
-            .execute("INSERT INTO erasures (user_id, asked_at, next_look_at) VALUES (?1, ?2, ?2)", (user, asked_at))
+            .execute("INSERT INTO erasures (user_id, asked_at, next_look_at) VALUES (?1, ?2, ?2)", (user, erased_at))
             .with_context(|| format!("cannot erase {user}, who has gone"))?;
         erased.push(user.to_owned());
     }

@@ -93,7 +93,8 @@ impl Bucket {
 
     /// The signed URL stays out of every message: it is a right.
     fn get(&self, what: &str, url: &Url) -> Result<Option<ureq::Body>> {
-        let answer = self.agent.get(url.as_str()).call().map_err(|error| anyhow::anyhow!("the bucket is out of reach ({what}): {error}"))?;
+        let answer =
+            self.agent.get(url.as_str()).call().map_err(|error| anyhow::anyhow!("the bucket is out of reach ({what}): {error}"))?;
         match answer.status().as_u16() {
             200 => Ok(Some(answer.into_body())),
             404 => Ok(None),
@@ -111,7 +112,9 @@ impl Source for Bucket {
             if let Some(token) = continuation.take() {
                 action.with_continuation_token(token);
             }
-            let Some(mut body) = self.get("listing", &action.sign(URL_GOOD_FOR))? else { bail!("there is no bucket {}", self.bucket.name()) };
+            let Some(mut body) = self.get("listing", &action.sign(URL_GOOD_FOR))? else {
+                bail!("there is no bucket {}", self.bucket.name())
+            };
             let page = ListObjectsV2::parse_response(&body.read_to_string()?).context("the bucket's listing is none")?;
             keys.extend(page.contents.into_iter().map(|object| object.key));
             match page.next_continuation_token {

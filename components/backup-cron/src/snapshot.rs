@@ -56,7 +56,8 @@ async fn plan() -> Result<Plan, Problem> {
 }
 
 async fn write(mut plan: Plan, mut packer: Packer, writer: &mut Writer<'_>, run: &Run) -> Result<Manifest, Problem> {
-    let statement = plan.statement().map_err(|tables| Problem::internal(format!("{tables} tables are more than one statement can read")))?;
+    let statement =
+        plan.statement().map_err(|tables| Problem::internal(format!("{tables} tables are more than one statement can read")))?;
     let mut rows = database::stream(&statement, Vec::new()).await?;
     let mut last_word = clock::now();
     loop {

@@ -95,7 +95,8 @@ impl Packer {
     /// `internal` for a table or a number of columns that the header does not have.
     pub fn row(&mut self, table: usize, values: &[Value]) -> Result<(), Problem> {
         let fits = self.header.tables.get(table).is_some_and(|table| table.columns.len() == values.len());
-        let count = self.counts.get_mut(table).filter(|_| fits).ok_or_else(|| Problem::internal(format!("a row that is of no table: {table}")))?;
+        let count =
+            self.counts.get_mut(table).filter(|_| fits).ok_or_else(|| Problem::internal(format!("a row that is of no table: {table}")))?;
         *count += 1;
         if let Some((at, column)) = self.versions
             && at == table
@@ -123,7 +124,8 @@ impl Packer {
     /// # Errors
     /// `internal` for one that is too large.
     pub fn finish(mut self) -> Result<(Vec<u8>, Manifest), Problem> {
-        let rows: BTreeMap<String, u64> = self.header.tables.iter().map(|table| table.name.clone()).zip(self.counts.iter().copied()).collect();
+        let rows: BTreeMap<String, u64> =
+            self.header.tables.iter().map(|table| table.name.clone()).zip(self.counts.iter().copied()).collect();
         self.line(&End { rows: rows.clone() })?;
         self.plain.update(&self.lines);
         let last = self.sealer.last(&compress_to_vec(&self.lines, LEVEL))?;

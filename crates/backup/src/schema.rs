@@ -87,7 +87,9 @@ impl Plan {
             }
             let _ = write!(sql, " FROM {}", quoted(&table.name));
             if number == 0 {
-                sql.push_str(r" WHERE tbl_name NOT LIKE 'sqlite\_%' ESCAPE '\' AND tbl_name NOT LIKE 'libsql\_%' ESCAPE '\' AND sql IS NOT NULL");
+                sql.push_str(
+                    r" WHERE tbl_name NOT LIKE 'sqlite\_%' ESCAPE '\' AND tbl_name NOT LIKE 'libsql\_%' ESCAPE '\' AND sql IS NOT NULL",
+                );
             }
         }
         Ok(sql)

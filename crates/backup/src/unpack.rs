@@ -8,12 +8,7 @@ use std::{
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use seal::{HEAD, Keys, Opener, UnknownKey};
 
-use crate::{
-    FORMAT, Header, MAGIC, PIECE, SEALED, Totals, Value,
-    pack::Count,
-    place,
-    record::End,
-};
+use crate::{FORMAT, Header, MAGIC, PIECE, SEALED, Totals, Value, pack::Count, place, record::End};
 
 /// Why a backup cannot be read. Nothing that came out of it before is to be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +79,8 @@ impl<R: Read> Unpacker<R> {
         unpacker.ahead = unpacker.sealed()?;
         let line = unpacker.line()?.ok_or(Error::NotABackup)?;
         // What comes later may have a header of another shape.
-        let format = serde_json::from_slice::<serde_json::Value>(&line).ok().and_then(|header| u32::try_from(header["format"].as_u64()?).ok());
+        let format =
+            serde_json::from_slice::<serde_json::Value>(&line).ok().and_then(|header| u32::try_from(header["format"].as_u64()?).ok());
         match format {
             Some(format) if format <= FORMAT => {}
             Some(format) => return Err(Error::Newer(format)),
@@ -285,7 +281,10 @@ mod tests {
         assert_eq!(totals.rows, manifest.rows);
         assert_eq!((totals.plain_bytes, totals.plain_sha256), (manifest.plain_bytes, manifest.plain_sha256));
         assert_eq!((totals.stored_bytes, totals.stored_sha256), (manifest.stored_bytes, manifest.stored_sha256));
-        assert_eq!((data.len() as u64, fingerprint::of_bytes(&data)), (totals.stored_bytes, unpack(&data, &keys("one")).expect("again").1.stored_sha256));
+        assert_eq!(
+            (data.len() as u64, fingerprint::of_bytes(&data)),
+            (totals.stored_bytes, unpack(&data, &keys("one")).expect("again").1.stored_sha256)
+        );
     }
 
     #[test]

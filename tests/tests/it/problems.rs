@@ -55,6 +55,7 @@ const ROUTES: [(&str, &str); 49] = [
     ("/internal/cleanup", "POST"),
     ("/internal/tasks", "POST"),
     ("/internal/reconcile", "POST"),
+    ("/internal/backup", "POST"),
     ("/health", "GET, HEAD"),
 ];
 
