@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use host::{AppConfig, LogSink, Runtime, RuntimeConfig, Schedule};
 
+/// What a scheduler calls; each of them says itself whether it is due (docs/scheduling.md).
+const SCHEDULED: &[&str] = &["/internal/cleanup", "/internal/tasks", "/internal/reconcile", "/internal/backup"];
+
 /// Runs the components of a spin.toml as Spin does, for local use.
 #[derive(Parser)]
 struct Options {
@@ -20,7 +23,7 @@ struct Options {
     /// name=value, or name=@file; may be given again.
     #[arg(long = "variable", value_name = "NAME=VALUE")]
     variables: Vec<String>,
-    /// Call POST /internal/cleanup, /internal/tasks, /internal/reconcile and /internal/backup with the variable cron_secret this often, e.g. 300s.
+    /// Call what a scheduler calls (POST /internal/...) with the variable cron_secret this often, e.g. 300s.
     #[arg(long, value_parser = duration)]
     sweep_every: Option<Duration>,
     /// Where compiled components are kept.
@@ -38,7 +41,7 @@ struct Options {
 }
 
 /// How long a call of the schedule may take.
-const SCHEDULED: Duration = Duration::from_secs(3_600);
+const PATIENCE: Duration = Duration::from_secs(3_600);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -62,12 +65,14 @@ async fn main() -> Result<()> {
     };
     if let Some(every) = options.sweep_every {
         let secret = runtime.variable(&config, "cron_secret")?.context("--sweep-every needs the variable cron_secret in the manifest")?;
-        config.schedule.extend(["/internal/cleanup", "/internal/tasks", "/internal/reconcile", "/internal/backup"].map(|path| Schedule {
+        // It may be a list while secrets are exchanged; the first is the current one.
+        let secret = secret.split(',').next().unwrap_or_default().trim();
+        config.schedule.extend(SCHEDULED.iter().map(|path| Schedule {
             every,
             method: http::Method::POST,
-            path: path.into(),
+            path: (*path).into(),
             headers: vec![("authorization".into(), format!("Bearer {secret}"))],
-            timeout: SCHEDULED,
+            timeout: PATIENCE,
         }));
     }
     let app = runtime.start(config).await?;

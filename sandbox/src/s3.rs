@@ -1,8 +1,8 @@
 //! The bucket: s3s in front of a folder.
 //!
 //! s3s checks signatures (header and presigned), s3s-fs keeps the files. What differs from R2 and matters is put
-//! right here: pages of at most 1,000 keys, `If-None-Match` on reads, side-files that go with their object, and
-//! deletes that may meet each other.
+//! right here: pages of at most 1,000 keys, `If-None-Match` on reads, side-files that go with their object,
+//! deletes that may meet each other, and listings that do not read the whole bucket for each page.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,6 +135,67 @@ pub(crate) fn objects(root: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
+/// A page of a listing.
+struct Page {
+    objects: Vec<Object>,
+    more: bool,
+}
+
+/// The first objects under `prefix` whose keys come after `after`, in byte order. Folders that cannot hold one of them are not read.
+fn page(bucket: &Path, prefix: &str, after: &str, most: usize) -> std::io::Result<Page> {
+    let mut page = Page { objects: Vec::new(), more: false };
+    read(bucket, "", &Wanted { prefix, after, most }, &mut page)?;
+    Ok(page)
+}
+
+struct Wanted<'a> {
+    prefix: &'a str,
+    after: &'a str,
+    most: usize,
+}
+
+/// Adds what is wanted of one folder; answers whether the page is full.
+fn read(folder: &Path, key: &str, wanted: &Wanted<'_>, page: &mut Page) -> std::io::Result<bool> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // With the slash that follows it in its keys, a folder sorts where its keys do.
+        let key = if entry.file_type()?.is_dir() { format!("{key}{name}/") } else { format!("{key}{name}") };
+        let wants = if key.ends_with('/') {
+            (key.starts_with(wanted.prefix) || wanted.prefix.starts_with(&key))
+                && (key.as_str() > wanted.after || wanted.after.starts_with(&key))
+        } else {
+            key.starts_with(wanted.prefix) && key.as_str() > wanted.after
+        };
+        if wants {
+            entries.push((key, entry.path()));
+        }
+    }
+    entries.sort();
+    for (key, path) in entries {
+        if key.ends_with('/') {
+            if read(&path, &key, wanted, page)? {
+                return Ok(true);
+            }
+            continue;
+        }
+        if page.objects.len() == wanted.most {
+            page.more = true;
+            return Ok(true);
+        }
+        // One that has gone since is not listed.
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        page.objects.push(Object {
+            key: Some(key),
+            size: i64::try_from(metadata.len()).ok(),
+            last_modified: Some(metadata.modified()?.into()),
+            ..Object::default()
+        });
+    }
+    Ok(false)
+}
+
 /// Empties the bucket: objects, side-files and unfinished uploads.
 pub(crate) fn empty(root: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(root)? {
@@ -186,8 +247,30 @@ bucket_operations! {
     corrected {
         async fn list_objects_v2(&self, mut request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
             let _seen = self.listing.read().await;
-            request.input.max_keys = Some(request.input.max_keys.unwrap_or(PAGE_MAX).min(PAGE_MAX));
-            self.files.list_objects_v2(request).await
+            let most = request.input.max_keys.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+            request.input.max_keys = Some(most);
+            let bucket = self.root.join(&request.input.bucket);
+            if request.input.delimiter.is_some() || most < 1 || !bucket.is_dir() {
+                return self.files.list_objects_v2(request).await;
+            }
+            let input = request.input;
+            let (prefix, most) = (input.prefix.clone().unwrap_or_default(), usize::try_from(most).unwrap_or_default());
+            let after = input.continuation_token.clone().max(input.start_after.clone()).unwrap_or_default();
+            let page = tokio::task::spawn_blocking(move || page(&bucket, &prefix, &after, most));
+            let page = page.await.map_err(|e| s3_error!(e, InternalError))?.map_err(|e| s3_error!(e, InternalError))?;
+            Ok(S3Response::new(ListObjectsV2Output {
+                key_count: i32::try_from(page.objects.len()).ok(),
+                max_keys: input.max_keys,
+                is_truncated: Some(page.more),
+                next_continuation_token: page.objects.last().filter(|_| page.more).and_then(|last| last.key.clone()),
+                contents: (!page.objects.is_empty()).then_some(page.objects),
+                continuation_token: input.continuation_token,
+                encoding_type: input.encoding_type,
+                name: Some(input.bucket),
+                prefix: input.prefix,
+                start_after: input.start_after,
+                ..Default::default()
+            }))
         }
 
         async fn list_objects(&self, mut request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {

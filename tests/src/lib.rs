@@ -41,6 +41,9 @@ pub const DATA_KEY: &str = "e2e-data-key-5f20";
 /// See [`SESSION_SECRET`].
 pub const CRON_SECRET: &str = "e2e-cron-secret-94d0";
 
+/// What a scheduler calls.
+pub const SWEEPS: &[&str] = &["/internal/cleanup", "/internal/tasks", "/internal/reconcile"];
+
 /// The workspace's folder.
 #[must_use]
 pub fn root() -> PathBuf {
@@ -296,15 +299,19 @@ impl World {
         person
     }
 
-    /// Calls all sweeps as a scheduler does and answers their reports in one.
+    /// Calls all sweeps as a scheduler does and answers their reports in one. What is at work already is not waited for.
     pub async fn sweep(&self) -> Value {
-        let stranger = self.stranger();
         let mut report = json!({});
-        for path in ["/internal/cleanup", "/internal/tasks", "/internal/reconcile"] {
-            let answer = stranger.send(200, stranger.request(Method::POST, path).bearer_auth(CRON_SECRET)).await.json();
-            report.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+        for path in SWEEPS {
+            report.as_object_mut().unwrap().extend(self.scheduled(200, path).await.as_object().unwrap().clone());
         }
         report
+    }
+
+    /// Calls one of the [`SWEEPS`] as a scheduler does.
+    pub async fn scheduled(&self, expected: u16, path: &str) -> Value {
+        let stranger = self.stranger();
+        stranger.send(expected, stranger.request(Method::POST, path).bearer_auth(CRON_SECRET)).await.json()
     }
 
     /// Everything the app has logged.
@@ -409,6 +416,8 @@ impl World {
         self.db_write("UPDATE uploads SET created_at = created_at - ?1 WHERE status = 'pending'", [seconds]);
         self.db_write("UPDATE idempotency_keys SET claimed_until = claimed_until - ?1", [seconds]);
         self.db_write("UPDATE erasures SET next_look_at = next_look_at - ?1", [seconds]);
+        self.db_write("UPDATE job_runs SET started_at = started_at - ?1", [seconds]);
+        self.db_write("UPDATE job_runs SET leased_until = leased_until - ?1 WHERE outcome = 'running'", [seconds]);
     }
 
     /// Lets the time come for every order, subscription and open event to be looked at again.

@@ -7,6 +7,8 @@ mod arrows;
 mod doors;
 #[path = "ledger/generations.rs"]
 mod generations;
+#[path = "ledger/jobs.rs"]
+mod jobs;
 #[path = "ledger/libsql.rs"]
 mod libsql;
 #[path = "ledger/lots.rs"]

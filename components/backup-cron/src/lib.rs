@@ -6,7 +6,7 @@ use job::{Done, Run};
 use problem::Problem;
 use seal::Keys;
 use serde_json::json;
-use service::{Call, Reply, Request, Service, reply};
+use service::{Call, Reply, Request, Service};
 use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
 
@@ -36,19 +36,7 @@ async fn handle(request: Request) -> impl IntoResponse {
 }
 
 async fn route(call: Call) -> Result<Reply, Problem> {
-    if call.method == http::Method::POST && call.query("now") != Some("true") {
-        job::require_scheduler(&call)?;
-        if !is_due().await? {
-            return reply::ok(&json!({"job": "backup", "outcome": "not_due"}));
-        }
-    }
-    job::serve(&call, "backup", |run| back_up(&call, run)).await
-}
-
-/// Whether the last backup that came to its end began long enough ago.
-async fn is_due() -> Result<bool, Problem> {
-    let sql = "SELECT 1 FROM job_runs WHERE job = 'backup' AND outcome = 'done' AND started_at > ?1 LIMIT 1";
-    Ok(database::one(sql, vec![(clock::now() - DUE_AFTER).into()]).await?.is_none())
+    job::serve_if_due(&call, "backup", DUE_AFTER, |run| back_up(&call, run)).await
 }
 
 async fn back_up(call: &Call, run: Run) -> Result<Done, Problem> {

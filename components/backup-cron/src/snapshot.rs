@@ -8,12 +8,8 @@ use database::{Row, run};
 use job::Run;
 use problem::{Code, Problem};
 use seal::Keys;
-use serde_json::json;
 use spin_sdk::sqlite;
 use storage::{Bucket, Description, Writer, key};
-
-/// Seconds after which the run says that it still goes on.
-const WORD: i64 = 20;
 
 /// Makes a backup and answers its manifest.
 ///
@@ -27,7 +23,7 @@ pub async fn store(bucket: &Bucket, keys: &Keys, run: &Run) -> Result<Manifest, 
     let header = Header { format: FORMAT, id: id.clone(), created_at, app, tables: plan.tables.clone() };
     let packer = Packer::begin(keys, header)?;
     let mut writer = bucket.writer(&key::backup_data(&id), Description::private("application/octet-stream"))?;
-    let manifest = match write(plan, packer, &mut writer, run).await {
+    let manifest = match write(plan, packer, &mut writer).await {
         Ok(manifest) => manifest,
         Err(problem) => {
             writer.abort().await;
@@ -36,7 +32,7 @@ pub async fn store(bucket: &Bucket, keys: &Keys, run: &Run) -> Result<Manifest, 
     };
     writer.finish().await?;
     // Whoever has lost the lease leaves an object without a manifest, which goes in a day.
-    run.reached(&json!({"rows": manifest.rows.values().sum::<u64>()})).await?;
+    run.reached(&id).await?;
     let text = serde_json::to_vec_pretty(&manifest).map_err(Problem::internal)?;
     bucket.put(&key::backup_manifest(&id), &Description::private("application/json"), text.into()).await?;
     Ok(manifest)
@@ -55,11 +51,10 @@ async fn plan() -> Result<Plan, Problem> {
     Ok(Plan::of(&columns))
 }
 
-async fn write(mut plan: Plan, mut packer: Packer, writer: &mut Writer<'_>, run: &Run) -> Result<Manifest, Problem> {
+async fn write(mut plan: Plan, mut packer: Packer, writer: &mut Writer<'_>) -> Result<Manifest, Problem> {
     let statement =
         plan.statement().map_err(|tables| Problem::internal(format!("{tables} tables are more than one statement can read")))?;
     let mut rows = database::stream(&statement, Vec::new()).await?;
-    let mut last_word = clock::now();
     loop {
         let batch = rows.next().await?;
         if batch.is_empty() {
@@ -73,10 +68,6 @@ async fn write(mut plan: Plan, mut packer: Packer, writer: &mut Writer<'_>, run:
         let ready = packer.take();
         if !ready.is_empty() {
             writer.push(&ready).await?;
-        }
-        if clock::now() - last_word >= WORD {
-            run.reached(&json!({"rows": packer.rows()})).await?;
-            last_word = clock::now();
         }
     }
     plan.saw_all().map_err(moved_on)?;

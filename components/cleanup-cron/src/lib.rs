@@ -1,23 +1,31 @@
-//! `POST /internal/cleanup`: removes what has had its time: uploads, cache entries, rows, and whoever has asked to be erased. A scheduler calls it with the cron secret.
+//! `POST /internal/cleanup`: removes what has had its time: uploads, files that belong to nothing, cache entries, rows, and whoever has asked
+//! to be erased. A scheduler calls it with the cron secret.
 //!
-//! It may be called at any time and by two schedulers at once: every step takes a bounded batch by one conditional statement and
-//! leaves the rest for the next call. One step failing does not keep the others from running.
+//! A run takes bounded batches for some seconds and notes where it stopped; the next one goes on there (crates/job). One step failing does
+//! not keep the others from running. How long what is kept: crates/retention, docs/retention.md.
+
+use std::time::Duration;
 
 use clock::now;
-use http::{Method, StatusCode};
+use job::{Done, Run};
 use problem::{Code, Problem};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service::{Call, Reply, Request, Service, reply};
+use service::{Call, Reply, Request, Service};
 use spin_sdk::{http::IntoResponse, http_service};
 use storage::Bucket;
 
+mod rows;
 mod uploads;
+mod walk;
 
 static SERVICE: Service = Service {
     name: "cleanup-cron",
     settings: &["public_url", "cron_secret", "s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"],
 };
+
+/// For how long a run takes batch after batch; the rest is for the next one. Some hosts end a request after half a minute.
+const TIME: Duration = Duration::from_secs(18);
 
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
@@ -25,11 +33,42 @@ async fn handle(request: Request) -> impl IntoResponse {
 }
 
 async fn route(call: Call) -> Result<Reply, Problem> {
-    if call.method != Method::POST {
-        return Err(Problem::method_not_allowed("POST"));
+    job::serve(&call, "cleanup", |run| async {
+        let bucket = Bucket::from_settings(&call.settings)?;
+        sweep(&Sweep { bucket, run, now: now() }).await
+    })
+    .await
+}
+
+/// One run.
+struct Sweep {
+    bucket: Bucket,
+    run: Run,
+    /// Unix seconds.
+    now: i64,
+}
+
+impl Sweep {
+    /// Whether there is time for another batch.
+    fn goes_on(&self) -> bool {
+        self.run.elapsed() < TIME
     }
-    session::require_scheduler(&call)?;
-    sweep(&call).await
+}
+
+/// Where the next run goes on.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Position {
+    walk: walk::Place,
+    cache: Turn,
+    lots: rows::Lots,
+}
+
+/// Which share of the cache's keys is next.
+#[derive(Default, Serialize, Deserialize)]
+struct Turn {
+    turn: u64,
+    shares: u64,
 }
 
 /// What was removed and finished. `deleted_files` and `deleted_cache_keys` are the two figures every scheduler may rely on.
@@ -41,58 +80,49 @@ struct Report {
     cache: Value,
     database: Value,
     erasures: Value,
+    walk: Value,
 }
 
-async fn sweep(call: &Call) -> Result<Reply, Problem> {
-    let now = now();
-    let bucket = Bucket::from_settings(&call.settings)?;
-    let uploads = uploads::sweep(&bucket, now).await;
-    let cache = cache::sweep().await.map_err(|error| Problem::new(Code::ServiceUnavailable, "cache").because(error));
-    let database = rows(now).await;
-    let erasures = erasure::sweep(&bucket, now).await;
-    let failed = [erasures.is_err(), uploads.is_err(), cache.is_err(), database.is_err()].contains(&true);
-    let report = Report {
-        deleted_files: uploads.as_ref().map_or(0, |report| report.deleted),
-        deleted_cache_keys: cache.as_ref().map_or(0, |(_, deleted)| *deleted),
-        uploads: told("uploads", uploads),
-        cache: told("cache", cache.map(|(seen, deleted)| json!({"seen": seen, "deleted": deleted}))),
-        database: told("database", database),
-        erasures: told("erasures", erasures.map(|(looked_at, done)| json!({"looked_at": looked_at, "done": done}))),
+async fn sweep(sweep: &Sweep) -> Result<Done, Problem> {
+    let mut position: Position = sweep.run.position();
+    let uploads = uploads::sweep(sweep).await;
+    let erasures = erasure::sweep(&sweep.bucket, sweep.now).await;
+    let cache = expired_entries(&mut position.cache).await;
+    let (mut database, rows_failed) = rows::sweep(sweep).await;
+    let balances = rows::balances(sweep, &mut position.lots).await;
+    let mut walked = walk::Report::default();
+    // The longest last: it takes the time that the others left. A run whose lease is lost ends here, whatever its steps came to.
+    let walk = loop {
+        match walk::page(sweep, &mut position.walk, &mut walked).await {
+            Ok(walk::Next::Folder) if sweep.goes_on() => {}
+            Ok(walk::Next::Page) if sweep.goes_on() => sweep.run.reached(&position).await?,
+            Ok(next) => {
+                walked.round_ended = matches!(next, walk::Next::Round);
+                break Ok(());
+            }
+            Err(problem) => break Err(problem),
+        }
     };
-    eprintln!("{}", json!({"level": "info", "event": "sweep", "request_id": call.request_id, "report": report}));
-    reply::json(if failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &report)
+    sweep.run.reached(&position).await?;
+    let failed = rows_failed || [uploads.is_err(), erasures.is_err(), cache.is_err(), balances.is_err(), walk.is_err()].contains(&true);
+    database.insert("expired_balances".to_owned(), told("expired_balances", balances));
+    let report = Report {
+        deleted_files: uploads.as_ref().map_or(0, |report| report.deleted) + walked.deleted,
+        deleted_cache_keys: cache.as_ref().map_or(0, |report| report.deleted),
+        uploads: told("uploads", uploads),
+        cache: told("cache", cache),
+        database: Value::Object(database),
+        erasures: told("erasures", erasures.map(|(looked_at, done)| json!({"looked_at": looked_at, "done": done}))),
+        walk: told("walk", walk.map(|()| walked)),
+    };
+    Ok(Done { report: json!(report), failed })
 }
 
-/// Rows whose time is over, and balances whose lots have expired since they were last written.
-async fn rows(now: i64) -> Result<Value, Problem> {
-    let tokens = database::run(
-        "DELETE FROM one_time_tokens WHERE rowid IN (SELECT rowid FROM one_time_tokens WHERE expires_at <= ?1 LIMIT 5000) RETURNING 1",
-        vec![now.into()],
-    )
-    .await?;
-    let keys = database::run(
-        "DELETE FROM idempotency_keys WHERE rowid IN (SELECT rowid FROM idempotency_keys WHERE expires_at <= ?1 LIMIT 5000) RETURNING 1",
-        vec![now.into()],
-    )
-    .await?;
-    let sessions = session::sweep(now).await?;
-    let counters = database::run(
-        "DELETE FROM rate_counters WHERE (class, subject) IN (SELECT class, subject FROM rate_counters WHERE window_ends <= ?1 LIMIT 5000) RETURNING 1",
-        vec![now.into()],
-    )
-    .await?;
-    let sql = "UPDATE users SET updated_at = ?1, credits = (\
-                   SELECT coalesce(sum(remaining), 0) FROM credit_lots \
-                   WHERE user_id = users.id AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?1)) \
-               WHERE id IN (SELECT user_id FROM credit_lots WHERE remaining > 0 AND expires_at <= ?1) \
-                 AND credits <> (\
-                   SELECT coalesce(sum(remaining), 0) FROM credit_lots \
-                   WHERE user_id = users.id AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?1)) \
-               RETURNING 1";
-    let balances = database::run(sql, vec![now.into()]).await?;
-    Ok(
-        json!({"expired_tokens": tokens.len(), "expired_keys": keys.len(), "expired_sessions": sessions, "expired_counters": counters.len(), "expired_balances": balances.len()}),
-    )
+async fn expired_entries(turn: &mut Turn) -> Result<cache::Swept, Problem> {
+    let swept = cache::sweep(turn.turn, turn.shares).await;
+    let swept = swept.map_err(|error| Problem::new(Code::ServiceUnavailable, "The cache is out of order.").because(error))?;
+    *turn = Turn { turn: turn.turn.wrapping_add(1), shares: swept.shares };
+    Ok(swept)
 }
 
 /// A step's report, or a word that it failed; why is in the log.

@@ -1,11 +1,11 @@
 //! `POST /internal/reconcile`: asks the payment provider what its webhooks may have told in vain, tries open events again, and grants
-//! the months of plans whose time has come. A scheduler calls it with the cron secret, at any time and as often as it likes.
+//! the months of plans whose time has come. A scheduler calls it with the cron secret, at any time and as often as it likes: one run is at
+//! work at a time (crates/job).
 
-use http::Method;
 use payment::Creem;
 use problem::Problem;
 use serde_json::json;
-use service::{Call, Reply, Request, Service, reply};
+use service::{Call, Reply, Request, Service};
 use spin_sdk::{http::IntoResponse, http_service};
 
 static SERVICE: Service = Service { name: "reconcile-cron", settings: &["public_url", "cron_secret", "creem_base_url", "creem_api_key"] };
@@ -16,11 +16,9 @@ async fn handle(request: Request) -> impl IntoResponse {
 }
 
 async fn route(call: Call) -> Result<Reply, Problem> {
-    if call.method != Method::POST {
-        return Err(Problem::method_not_allowed("POST"));
-    }
-    session::require_scheduler(&call)?;
-    let report = order::reconcile::sweep(&Creem::from_settings(&call.settings)?, clock::now()).await?;
-    eprintln!("{}", json!({"level": "info", "event": "reconciled", "request_id": call.request_id, "report": report}));
-    reply::ok(&json!({"payments": report}))
+    job::serve(&call, "reconcile", |_| async {
+        let report = order::reconcile::sweep(&Creem::from_settings(&call.settings)?, clock::now()).await?;
+        Ok(json!({"payments": report}).into())
+    })
+    .await
 }

@@ -1,10 +1,9 @@
 //! `POST /internal/tasks`: finishes tasks whose callback never came, hands over those the provider could not take, and pays back those
-//! whose time is over. A scheduler calls it with the cron secret, at any time and as often as it likes.
+//! whose time is over. A scheduler calls it with the cron secret, at any time and as often as it likes: one run is at work at a time (crates/job).
 
-use http::Method;
 use problem::Problem;
 use serde_json::json;
-use service::{Call, Reply, Request, Service, reply};
+use service::{Call, Reply, Request, Service};
 use spin_sdk::{http::IntoResponse, http_service};
 
 static SERVICE: Service = Service {
@@ -30,11 +29,9 @@ async fn handle(request: Request) -> impl IntoResponse {
 }
 
 async fn route(call: Call) -> Result<Reply, Problem> {
-    if call.method != Method::POST {
-        return Err(Problem::method_not_allowed("POST"));
-    }
-    session::require_scheduler(&call)?;
-    let report = task::sweep::sweep(&call.settings, clock::now()).await?;
-    eprintln!("{}", json!({"level": "info", "event": "tasks_swept", "request_id": call.request_id, "report": report}));
-    reply::ok(&json!({"tasks": report}))
+    job::serve(&call, "tasks", |_| async {
+        let report = task::sweep::sweep(&call.settings, clock::now()).await?;
+        Ok(json!({"tasks": report}).into())
+    })
+    .await
 }

@@ -107,12 +107,6 @@ impl Packer {
         self.line(&Row(table, values))
     }
 
-    /// Rows so far.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
     /// The bytes that can be stored by now; often none.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {

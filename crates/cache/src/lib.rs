@@ -5,8 +5,12 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use spin_sdk::key_value::{Error, Store};
+use spin_sdk::{
+    key_value::{Error, Store},
+    wit_bindgen::StreamResult,
+};
 
 thread_local! {
     static STORE: RefCell<Option<Rc<Store>>> = const { RefCell::new(None) };
@@ -106,23 +110,80 @@ pub async fn write<T: Serialize>(key: &str, value: &T, seconds: u64) -> Result<(
     store().await?.set(key, bytes).await
 }
 
-/// Deletes every expired entry and answers (looked at, deleted). Reads each entry once: meant for the sweep, not for requests.
+/// What a sweep did, and what the next one should know.
+#[derive(Debug, Serialize)]
+pub struct Swept {
+    /// Keys that are in the store.
+    pub seen: u64,
+    /// Entries that were read, which is the share whose turn it was.
+    pub looked_at: u64,
+    pub deleted: u64,
+    /// In how many shares the keys should be taken next time.
+    pub shares: u64,
+}
+
+/// Most entries that one sweep reads.
+const SHARE: usize = 4_000;
+/// Keys that are read at a time, and entries that are read side by side.
+const LISTED: usize = 1_000;
+const AT_ONCE: usize = 16;
+
+/// Deletes the expired entries of one share of the keys: the `turn`-th of as many as the sweep before answered (at first: 1). Where there are more
+/// keys than a share holds, it takes less than was asked for, so neither memory nor time grows with the store. After `shares` turns everything
+/// has been looked at.
+///
+/// The store lists its keys only from the first to the last, and a listing that is read halfway may hold it (on Spin it does) while we ask for
+/// values: so it is read to its end, and what is not of the share is dropped at once.
 ///
 /// # Errors
 /// The store's.
-pub async fn sweep() -> Result<(u64, u64), Error> {
+pub async fn sweep(turn: u64, shares: u64) -> Result<Swept, Error> {
     let store = store().await?;
-    let (mut seen, mut deleted) = (0, 0);
-    // All keys first: a listing that is read halfway may hold the store while we ask it for values.
-    for key in store.get_keys().await.collect().await? {
-        seen += 1;
-        let Some(bytes) = store.get(&key).await? else { continue };
-        if serde_json::from_slice::<Expiry>(&bytes).is_ok_and(|entry| entry.expires_at <= now()) {
-            store.delete(&key).await?;
-            deleted += 1;
+    let mut shares = shares.clamp(1, 1 << 40).next_power_of_two();
+    let share = turn % shares;
+    let (mut seen, mut chosen) = (0, Vec::new());
+    let (mut listing, result) = store.get_keys().await.into_inner();
+    let mut buffer = Vec::with_capacity(LISTED);
+    loop {
+        let (status, mut keys) = listing.read(buffer).await;
+        for key in keys.drain(..) {
+            seen += 1;
+            if number(&key) % shares == share {
+                chosen.push(key);
+            }
+            if chosen.len() > SHARE {
+                // Half of them are of the same share of twice as many.
+                shares *= 2;
+                chosen.retain(|key| number(key) % shares == share);
+            }
+        }
+        buffer = keys;
+        if !matches!(status, StreamResult::Complete(_)) {
+            break;
         }
     }
-    Ok((seen, deleted))
+    result.await?;
+    let mut deleted = 0;
+    for keys in chosen.chunks(AT_ONCE) {
+        let entries = try_join_all(keys.iter().map(|key| store.get(key))).await?;
+        for (key, entry) in keys.iter().zip(entries) {
+            let expired = |bytes: &Vec<u8>| serde_json::from_slice::<Expiry>(bytes).is_ok_and(|entry| entry.expires_at <= now());
+            if entry.as_ref().is_some_and(expired) {
+                store.delete(key).await?;
+                deleted += 1;
+            }
+        }
+    }
+    if chosen.len() < SHARE / 4 && shares > 1 {
+        shares /= 2;
+    }
+    Ok(Swept { seen, looked_at: chosen.len() as u64, deleted, shares })
+}
+
+/// A number that a key always has (FNV-1a), with the bits of its end mixed into the lowest.
+fn number(key: &str) -> u64 {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    hash ^ (hash >> 32)
 }
 
 /// How many entries there are of each kind: what stands before the last colon's part of a key.
@@ -191,6 +252,18 @@ mod tests {
         let bytes = serde_json::to_vec(&Envelope { expires_at: 100, value: "x" }).expect("json");
         assert_eq!(open::<String>(&bytes, 99).as_deref(), Some("x"));
         assert_eq!(open::<String>(&bytes, 100), None);
+    }
+
+    #[test]
+    fn keys_fall_into_shares_evenly() {
+        for shares in [2, 8, 64] {
+            let mut counts = vec![0; 64];
+            for key in 0..64_000 {
+                counts[usize::try_from(number(&format!("task:result:TASK_{key:020}")) % shares).expect("small")] += 1;
+            }
+            let fair = 64_000 / i32::try_from(shares).expect("small");
+            assert!(counts.iter().take(usize::try_from(shares).expect("small")).all(|count| (count - fair).abs() < fair / 4), "{counts:?}");
+        }
     }
 
     #[test]

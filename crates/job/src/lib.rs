@@ -1,12 +1,22 @@
 //! Work that a scheduler asks for over HTTP: one run at a time, each run recorded, the next one going on where the last one stopped.
 //!
 //! A run is a row of `job_runs` (migrations/0008), and inserting it is taking the lease: of two schedulers that call at once one starts
-//! a run and the other is told that there is one. A run that is cut off loses its lease [`LEASE`] seconds after its last word, and the
-//! next one takes over its position.
+//! a run and the other is told that there is one. The lease goes by the database's clock, so hosts whose clocks differ agree on it. While a
+//! run works, it is renewed; a run that is cut off loses it [`LEASE`] seconds after its last word, and the next one takes over its position.
+//!
+//! A host that stood still for longer than that (a paused machine) may wake up as a run that has been taken over from. It finds out at its
+//! next word and stops, but until then two are at work: so every step of a job is one that may be done twice.
+//!
+//! [`serve`] starts a run whenever it is asked. [`serve_if_due`] starts one only if the last one that went well is old enough, so that a job
+//! that is due once a day can stand in the same list as those that are called every five minutes.
 
-use std::time::Instant;
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use database::{Error, one, run};
+use futures::future::{Either, select};
 use http::{Method, StatusCode};
 use problem::{Code, Problem};
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,13 +24,17 @@ use serde_json::{Value, json};
 use service::{Call, Reply, reply};
 use subtle::ConstantTimeEq;
 
-/// Seconds for which a run that says nothing keeps others away. Longer than any single step takes.
+mod sql;
+
+/// Seconds for which a run that says nothing keeps others away.
 pub const LEASE: i64 = 120;
+/// How often a run says that it is still there.
+const BEAT: Duration = Duration::from_secs(30);
 
 /// A run that has the job to itself.
 pub struct Run {
     id: String,
-    /// Unix seconds.
+    /// Unix seconds, by the database's clock.
     pub started_at: i64,
     started: Instant,
     position: Option<String>,
@@ -28,7 +42,7 @@ pub struct Run {
 
 /// What came of a run.
 pub struct Done {
-    /// Counts and durations; the members become members of the answer.
+    /// Counts and durations; the members become members of the answer. Kept and logged: nothing that says who somebody is.
     pub report: Value,
     /// Whether some step failed. The scheduler is told 503, and what was done stays done.
     pub failed: bool,
@@ -40,11 +54,26 @@ impl From<Value> for Done {
     }
 }
 
-/// Serves a scheduler's `POST`: checks its secret, takes the lease, works, and records how it went.
+/// Serves a scheduler's `POST`: checks its secret, takes the lease, works, and records how it went. While another run is at work, the answer
+/// is 200 with `{"outcome": "already_running"}`.
 ///
 /// # Errors
-/// `method_not_allowed`, `unauthenticated`, and whatever the work ends with.
+/// `method_not_allowed`, `unauthenticated`, `conflict` for a run that was taken over from, and whatever the work ends with.
 pub async fn serve<Fut>(call: &Call, job: &'static str, work: impl FnOnce(Run) -> Fut) -> Result<Reply, Problem>
+where
+    Fut: Future<Output = Result<Done, Problem>>,
+{
+    serve_if_due(call, job, 0, work).await
+}
+
+/// As [`serve`], for work that is due once in `every` seconds, counted from the start of the last run that went well; one that failed or
+/// was cut off does not count. Before that the answer is 200 with `{"outcome": "not_due"}`, unless the request says `?now=true`.
+///
+/// Schedulers are late and early by seconds: take somewhat less than the period, 23 hours for what is called daily.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_if_due<Fut>(call: &Call, job: &'static str, every: i64, work: impl FnOnce(Run) -> Fut) -> Result<Reply, Problem>
 where
     Fut: Future<Output = Result<Done, Problem>>,
 {
@@ -52,12 +81,19 @@ where
         return Err(Problem::method_not_allowed("POST"));
     }
     require_scheduler(call)?;
-    let Some(run) = Run::start(job, clock::now()).await? else {
-        // Not an error: whoever calls every minute would be told of one whenever there is much to do.
-        return reply::ok(&json!({"job": job, "outcome": "already_running"}));
+    let every = if call.query("now") == Some("true") { 0 } else { every };
+    let run = match Run::start(job, every).await? {
+        Start::Begun(run) => run,
+        // Not errors: whoever calls every minute would be told of one whenever there is much to do, or nothing.
+        Start::AlreadyRunning => return reply::ok(&json!({"job": job, "outcome": "already_running"})),
+        Start::NotDue => return reply::ok(&json!({"job": job, "outcome": "not_due"})),
     };
     let (id, started) = (run.id.clone(), run.started);
-    let result = work(run).await;
+    let result = match select(pin!(work(run)), pin!(keep(&id))).await {
+        Either::Left((result, _)) => result,
+        // Here the work is dropped, wherever it is.
+        Either::Right((lost, _)) => Err(lost),
+    };
     let (outcome, mut report) = match &result {
         Ok(done) if !done.failed => ("done", done.report.clone()),
         Ok(done) => ("failed", done.report.clone()),
@@ -68,7 +104,11 @@ where
         report.insert("ms".to_owned(), json!(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
     }
     let ended = end(&id, outcome, &report).await;
-    eprintln!("{}", json!({"level": "info", "event": "job_ended", "job": job, "run": id, "outcome": outcome, "request_id": call.request_id, "report": report}));
+    eprintln!(
+        "{}",
+        json!({"level": if outcome == "done" { "info" } else { "error" }, "event": "job_ended", "job": job, "run": id, "outcome": outcome,
+               "request_id": call.request_id, "report": report})
+    );
     let done = result?;
     ended?;
     let mut answer = json!({"job": job, "run": id, "outcome": outcome});
@@ -78,19 +118,23 @@ where
     reply::json(if done.failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &answer)
 }
 
+/// What came of asking for a run.
+enum Start {
+    Begun(Run),
+    AlreadyRunning,
+    NotDue,
+}
+
 impl Run {
-    /// Takes the lease; `None`: somebody has it.
-    async fn start(job: &str, now: i64) -> Result<Option<Self>, Error> {
+    async fn start(job: &str, every: i64) -> Result<Start, Error> {
         let id = uuid::Uuid::now_v7().to_string();
-        let sql = "INSERT INTO job_runs (id, job, started_at, leased_until, position) \
-                   SELECT ?1, ?2, ?3, ?3 + ?4, (SELECT position FROM job_runs WHERE job = ?2 ORDER BY started_at DESC, id DESC LIMIT 1) \
-                   RETURNING position";
-        match one(sql, vec![id.as_str().into(), job.into(), now.into(), LEASE.into()]).await {
-            Ok(row) => {
-                let position = row.and_then(|row| row.optional_text(0));
-                Ok(Some(Self { id, started_at: now, started: Instant::now(), position }))
+        match one(sql::START, vec![id.as_str().into(), job.into(), LEASE.into(), every.into()]).await {
+            Ok(Some(row)) => {
+                let (position, started_at) = (row.optional_text(0), row.integer(1));
+                Ok(Start::Begun(Self { id, started_at, started: Instant::now(), position }))
             }
-            Err(Error::Taken(what)) if what == "job_runs.job" => Ok(None),
+            Ok(None) => Ok(Start::NotDue),
+            Err(Error::Taken(what)) if what == "job_runs.job" => Ok(Start::AlreadyRunning),
             Err(error) => Err(error),
         }
     }
@@ -101,39 +145,59 @@ impl Run {
         self.position.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    /// Notes how far the run has come, and keeps the lease.
+    /// Notes how far the run has come, for the next one, and renews the lease.
     ///
     /// # Errors
     /// `conflict` when the lease is lost, and the database's: the run has to stop.
     pub async fn reached<T: Serialize>(&self, position: &T) -> Result<(), Problem> {
         let position = serde_json::to_string(position).map_err(Problem::internal)?;
-        let sql = "UPDATE job_runs SET position = ?2, leased_until = ?3 WHERE id = ?1 AND outcome = 'running' RETURNING 1";
-        let held = run(sql, vec![self.id.as_str().into(), position.into(), (clock::now() + LEASE).into()]).await?;
-        if held.is_empty() {
-            return Err(Problem::new(Code::Conflict, "Another run has taken over.").because("the lease of this run has passed"));
-        }
-        Ok(())
+        still_there(&run(sql::REACHED, vec![self.id.as_str().into(), position.into(), LEASE.into()]).await?)
     }
 
-    /// How long the run has gone on, in whole seconds.
+    /// How long the run has gone on.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The same in whole seconds.
     #[must_use]
     pub fn seconds(&self) -> u64 {
-        self.started.elapsed().as_secs()
+        self.elapsed().as_secs()
     }
+}
+
+/// Renews the lease for as long as it is polled; comes back only when it is lost. A database that does not answer costs a beat, not the run:
+/// there are three more before the lease passes.
+async fn keep(id: &str) -> Problem {
+    loop {
+        spin_sdk::time::sleep(BEAT).await;
+        match run(sql::RENEW, vec![id.into(), LEASE.into()]).await.map(|held| still_there(&held)) {
+            Ok(Ok(())) => {}
+            Ok(Err(lost)) => return lost,
+            Err(error) => eprintln!("{}", json!({"level": "warn", "event": "lease_not_renewed", "run": id, "cause": format!("{error:?}")})),
+        }
+    }
+}
+
+fn still_there(held: &[database::Row]) -> Result<(), Problem> {
+    if held.is_empty() {
+        return Err(Problem::new(Code::Conflict, "Another run has taken over.").because("the lease of this run has passed"));
+    }
+    Ok(())
 }
 
 async fn end(id: &str, outcome: &str, report: &Value) -> Result<(), Error> {
-    let sql = "UPDATE job_runs SET outcome = ?2, ended_at = ?3, report = ?4 WHERE id = ?1 AND outcome = 'running'";
-    run(sql, vec![id.into(), outcome.into(), clock::now().into(), report.to_string().into()]).await.map(drop)
+    run(sql::END, vec![id.into(), outcome.into(), report.to_string().into()]).await.map(drop)
 }
 
-/// Passes a scheduler only. The variable `cron_secret` may hold several secrets while they are exchanged.
-///
-/// # Errors
-/// `unauthenticated`.
-pub fn require_scheduler(call: &Call) -> Result<(), Problem> {
+/// Passes a scheduler only. The variable `cron_secret` may hold several secrets while they are exchanged; an empty one opens nothing.
+fn require_scheduler(call: &Call) -> Result<(), Problem> {
     let given = fingerprint::of(call.bearer().unwrap_or_default());
     // Compared by their fingerprints: of one length, whatever was given, and in constant time.
-    let known = call.settings.list("cron_secret")?.fold(false, |known, secret| known | bool::from(fingerprint::of(secret).as_bytes().ct_eq(given.as_bytes())));
+    let known = call
+        .settings
+        .list("cron_secret")?
+        .fold(false, |known, secret| known | bool::from(fingerprint::of(secret).as_bytes().ct_eq(given.as_bytes())));
     if known { Ok(()) } else { Err(Problem::new(Code::Unauthenticated, "This is called by a scheduler, with the cron secret.")) }
 }

@@ -14,11 +14,11 @@ use cache::entry;
 use database::{Value, one, run};
 use hmac::{Hmac, KeyInit, Mac};
 use problem::{Code, Problem};
+use retention::sessions;
 use seal::Keys;
 use serde::{Deserialize, Serialize};
 use service::Call;
 use sha2::Sha256;
-use subtle::ConstantTimeEq;
 
 mod origin;
 
@@ -68,20 +68,6 @@ pub struct Listed {
 /// `unauthenticated`.
 pub async fn require(call: &Call) -> Result<SignedIn, Problem> {
     find(call).await?.ok_or_else(|| Problem::new(Code::Unauthenticated, "Sign in at /auth/login/google or /auth/login/github."))
-}
-
-/// Lets nobody through but a scheduler: whoever holds the cron secret.
-///
-/// # Errors
-/// `unauthenticated`; also for everybody while the secret is empty.
-pub fn require_scheduler(call: &Call) -> Result<(), Problem> {
-    let secret = call.settings.text("cron_secret")?;
-    // Compared by their fingerprints: of one length, whatever was given, and in constant time.
-    let (expected, given) = (fingerprint::of(secret), fingerprint::of(call.bearer().unwrap_or_default()));
-    if !secret.is_empty() && bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
-        return Ok(());
-    }
-    Err(Problem::new(Code::Unauthenticated, "This is called by a scheduler, with the cron secret."))
 }
 
 /// The caller, if signed in. Writes nothing for a stranger.
@@ -224,22 +210,23 @@ pub async fn end_all(user_id: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Removes the rows of sessions that are over, and answers how many: the ended ones once they are surely out of the cache.
+/// Removes the rows of sessions that are over, a batch of each kind, and answers how many: the ended ones once they are surely out of the cache.
 ///
 /// # Errors
 /// The stores'.
 pub async fn sweep(now: i64) -> Result<usize, Problem> {
-    let ended: Vec<String> =
-        run("SELECT id_hash FROM sessions WHERE expires_at = 0 LIMIT 1000", Vec::new()).await?.iter().map(|row| row.text(0)).collect();
-    for session in &ended {
-        forget(session).await?;
+    let ended: Vec<String> = run(sessions::ENDED, Vec::new()).await?.iter().map(|row| row.text(0)).collect();
+    if !ended.is_empty() {
+        for session in &ended {
+            forget(session).await?;
+        }
+        let sql = "DELETE FROM sessions WHERE id_hash IN (SELECT value FROM json_each(?1))";
+        run(sql, vec![serde_json::json!(ended).to_string().into()]).await?;
     }
-    let sql = "DELETE FROM sessions WHERE id_hash IN (SELECT value FROM json_each(?1))";
-    run(sql, vec![serde_json::json!(ended).to_string().into()]).await?;
+    let over = run(sessions::OVER, vec![now.into()]).await?.len();
     // What nobody uses may be in the cache for another day.
-    let sql = "DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions \
-               WHERE expires_at > 0 AND (expires_at <= ?1 OR coalesce(last_seen_at, created_at) <= ?1 - ?2) LIMIT 5000) RETURNING 1";
-    Ok(ended.len() + run(sql, vec![now.into(), (IDLE + 86_400).into()]).await?.len())
+    let unused = run(sessions::UNUSED, vec![(now - IDLE - 86_400).into()]).await?.len();
+    Ok(ended.len() + over + unused)
 }
 
 /// Whether the caller's session began at most so many seconds ago.

@@ -38,6 +38,24 @@ pub mod key {
         format!("{upload}.raw")
     }
 
+    /// The upload that such a file is to become.
+    #[must_use]
+    pub fn upload_of_raw(raw: &str) -> Option<&str> {
+        raw.strip_suffix(".raw")
+    }
+
+    /// The task that a result was made for.
+    #[must_use]
+    pub fn task_of_result(key: &str) -> Option<&str> {
+        key.strip_prefix(RESULTS)?.split_once('/').map(|(task, _)| task)
+    }
+
+    /// Whose profile picture it is.
+    #[must_use]
+    pub fn user_of_avatar(key: &str) -> Option<&str> {
+        key.strip_prefix(AVATARS)?.strip_suffix(".jpg")
+    }
+
     /// Everything a user has uploaded.
     #[must_use]
     pub fn of_user(user_id: &str) -> String {
@@ -82,6 +100,10 @@ pub mod key {
 
     /// All uploads.
     pub const UPLOADS: &str = "cache/";
+    /// All results.
+    pub const RESULTS: &str = "result/hairstyle/";
+    /// All profile pictures.
+    pub const AVATARS: &str = "avatars/";
     /// How long an upload is kept, in seconds: 7 days.
     pub const UPLOADS_KEPT: i64 = 7 * 86_400;
 
@@ -315,17 +337,43 @@ impl Bucket {
     /// # Errors
     /// See [`Error`].
     pub async fn list(&self, prefix: &str, continuation: Option<String>, most: usize) -> Result<(Vec<Listed>, Option<String>), Error> {
-        let most = most.min(PAGE).to_string();
-        let mut query = vec![("list-type", "2"), ("prefix", prefix), ("max-keys", most.as_str())];
-        query.extend(continuation.as_deref().map(|token| ("continuation-token", token)));
-        let answer = self.exchange("list", Method::GET, "", &query, &[], Bytes::new()).await?;
-        let page = String::from_utf8_lossy(&answer.body);
-        if xml::count(&page, "IsTruncated") == 0 {
-            return Err(unexpected("list", &"not a listing"));
-        }
+        let from = continuation.as_deref().map(|token| ("continuation-token", token));
+        let page = self.page(prefix, from, most).await?;
         let truncated = xml::text(&page, "IsTruncated").as_deref() == Some("true");
         let next = xml::text(&page, "NextContinuationToken").filter(|token| truncated && !token.is_empty());
         Ok((xml::objects(&page), next))
+    }
+
+    /// One page of the objects under `prefix` whose keys come after `after` (empty: from the first), in key order, and whether there are more. A
+    /// key is a place to go on from that is still good a day later, as a token may not be.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_after(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
+        let page = self.page(prefix, (!after.is_empty()).then_some(("start-after", after)), most).await?;
+        Ok((xml::objects(&page), xml::text(&page, "IsTruncated").as_deref() == Some("true")))
+    }
+
+    /// Whether there is such an object.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn has(&self, key: &str) -> Result<bool, Error> {
+        check(key)?;
+        // The key itself is the first of those that begin with it.
+        Ok(self.list_after(key, "", 1).await?.0.first().is_some_and(|first| first.key == key))
+    }
+
+    async fn page(&self, prefix: &str, from: Option<(&str, &str)>, most: usize) -> Result<String, Error> {
+        let most = most.min(PAGE).to_string();
+        let mut query = vec![("list-type", "2"), ("prefix", prefix), ("max-keys", most.as_str())];
+        query.extend(from);
+        let answer = self.exchange("list", Method::GET, "", &query, &[], Bytes::new()).await?;
+        let page = String::from_utf8_lossy(&answer.body).into_owned();
+        if xml::count(&page, "IsTruncated") == 0 {
+            return Err(unexpected("list", &"not a listing"));
+        }
+        Ok(page)
     }
 
     /// Sends one signed request, again after a passing fault: every call here may be repeated.

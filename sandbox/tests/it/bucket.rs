@@ -109,6 +109,38 @@ async fn lists_come_in_pages_of_a_thousand_whatever_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_list_is_in_the_order_of_its_bytes_and_goes_on_after_any_key() {
+    let bench = sandbox().await;
+    let (bucket, credentials) = bucket(&bench);
+    let mut all: Vec<String> =
+        ["a/b/c.png", "a/b.png", "a/b0.png", "a/bc/d.png", "a-b/x.png", "a.png", "a0.png", "b/b/b/b.png", "b/b/c.png", "c.png"]
+            .map(Into::into)
+            .into();
+    for key in &all {
+        put(&bench, key, "x").await;
+    }
+    all.sort();
+    for prefix in ["", "a", "a/", "a/b", "a/b/", "b/b/b", "c.png", "d"] {
+        for after in ["", "a", "a/b", "a/b/", "a/b/c.png", "a/b/z", "a/b0.png", "a/z", "b/b/b/b.png", "z"] {
+            for most in [1, 3, 100] {
+                let mut action = bucket.list_objects_v2(Some(&credentials));
+                action.with_prefix(prefix);
+                action.with_max_keys(most);
+                if !after.is_empty() {
+                    action.with_start_after(after);
+                }
+                let text = client().get(action.sign(MINUTE)).send().await.unwrap().text().await.unwrap();
+                let page = ListObjectsV2::parse_response(&text).unwrap();
+                let keys: Vec<String> = page.contents.into_iter().map(|o| o.key).collect();
+                let wanted: Vec<&String> = all.iter().filter(|key| key.starts_with(prefix) && key.as_str() > after).collect();
+                assert_eq!(keys.iter().collect::<Vec<_>>(), wanted[..wanted.len().min(most)], "{prefix:?} after {after:?}");
+                assert_eq!(page.next_continuation_token.is_some(), wanted.len() > most, "{prefix:?} after {after:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn objects_can_be_made_old() {
     let bench = sandbox().await;
     let (bucket, credentials) = bucket(&bench);

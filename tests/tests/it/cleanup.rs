@@ -1,11 +1,16 @@
 //! `POST /internal/cleanup`: the sweep.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use e2e::{CRON_SECRET, Options, World, now};
 use http::Method;
 use rusqlite::Connection;
-use serde_json::json;
+use sandbox::Fault;
+use serde_json::{Value, json};
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_knows_the_secret_may_sweep() {
@@ -35,10 +40,15 @@ async fn a_sweep_with_nothing_to_do_says_so() {
     let world = World::new().await;
     let report = world.sweep().await;
     assert_eq!((&report["deleted_files"], &report["deleted_cache_keys"]), (&json!(0), &json!(0)));
-    assert_eq!(
-        report["database"],
-        json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0, "expired_counters": 0})
-    );
+    assert_eq!(counted(&report), []);
+    assert_eq!(report["walk"]["round_ended"], true);
+}
+
+/// What of the database's rows the sweep had something to do with.
+fn counted(report: &Value) -> Vec<(&str, i64)> {
+    let kinds = report["database"].as_object().unwrap();
+    assert!(kinds.len() >= 10, "{report}");
+    kinds.iter().map(|(kind, count)| (kind.as_str(), count.as_i64().unwrap())).filter(|(_, count)| *count != 0).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,16 +140,9 @@ async fn rows_whose_time_is_over_leave_the_database() {
                 SELECT 'brief', id, 5, 'gift', 'admin', 'brief', unixepoch() - 1, unixepoch() - 60 FROM users";
     world.db_write(gift, []);
     assert_eq!(world.sql_number("SELECT credits FROM users"), 8);
-    let report = world.sweep().await;
-    assert_eq!(
-        report["database"],
-        json!({"expired_tokens": 1, "expired_sessions": 1, "expired_balances": 1, "expired_keys": 0, "expired_counters": 0})
-    );
+    assert_eq!(counted(&world.sweep().await), [("expired_balances", 1), ("expired_sessions", 1), ("expired_tokens", 1)]);
     assert_eq!(world.sql_number("SELECT credits FROM users"), 3);
-    assert_eq!(
-        world.sweep().await["database"],
-        json!({"expired_tokens": 0, "expired_sessions": 0, "expired_balances": 0, "expired_keys": 0, "expired_counters": 0})
-    );
+    assert_eq!(counted(&world.sweep().await), []);
     world.assert_books_balance();
     drop(ada);
 }
@@ -152,7 +155,8 @@ async fn one_step_that_fails_does_not_stop_the_others() {
     world.storage_down();
     let caller = world.stranger();
     let report = caller.send(503, caller.request(Method::POST, "/internal/cleanup").bearer_auth(CRON_SECRET)).await.json();
-    assert_eq!(report["uploads"], json!({"error": "storage_unavailable"}));
+    assert_eq!(report["walk"], json!({"error": "storage_unavailable"}));
+    assert_eq!(report["outcome"], "failed");
     assert_eq!(report["database"]["expired_tokens"], 1);
     assert_eq!(report["erasures"]["looked_at"], 0);
     assert!(!world.events("sweep_step_failed").is_empty());
@@ -161,7 +165,7 @@ async fn one_step_that_fails_does_not_stop_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_sweeps_at_once_finish_a_task_once() {
     let world = World::new().await;
-    world.fault(sandbox::Fault::KieNoCallback);
+    world.fault(Fault::KieNoCallback);
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
     let done = async || {
@@ -171,8 +175,421 @@ async fn two_sweeps_at_once_finish_a_task_once() {
     world.until("the provider to finish", done).await;
     world.db_tasks_are_due();
     let (one, other) = futures::join!(world.sweep(), world.sweep());
-    let looked = |report: &serde_json::Value| report["tasks"]["looked_at"].as_u64().unwrap();
+    // The one that came second was told so, or found nothing more to do.
+    let looked = |report: &Value| report["tasks"]["looked_at"].as_u64().unwrap_or_default();
     assert_eq!(looked(&one) + looked(&other), 1);
     ada.wait_completed(&task).await;
     assert_eq!(world.heard(sandbox::Service::S3, "PUT /ai-hairstyle/result/"), 1);
+}
+
+/// Puts an object into the bucket that nobody knows of, written so long ago.
+fn stray(world: &World, key: &str, seconds: i64) {
+    let path = world.bucket_folder().join(key);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "x").unwrap();
+    let then = std::time::SystemTime::now() - Duration::from_secs(u64::try_from(seconds).unwrap());
+    fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+}
+
+/// The key of a photo that was uploaded so long ago.
+fn photo(seconds: i64) -> String {
+    format!("cache/nobody/{}_x.jpg", (now() - seconds) * 1_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_without_a_row_goes_after_an_hour() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let kept = ada.upload("portrait.jpg").await["key"].as_str().unwrap().to_owned();
+    world.control().age_objects("cache/", Duration::from_secs(7_200)).unwrap();
+    let slow = photo(2 * HOUR).replace("_x", "_slow");
+    stray(&world, &photo(2 * HOUR), 2 * HOUR);
+    stray(&world, &format!("{}.raw", photo(3 * HOUR)), 2 * HOUR);
+    // What was put there to be looked at, and has been.
+    stray(&world, &format!("{kept}.raw"), 2 * HOUR);
+    let left = format!("{kept}.raw");
+    world.db_write("UPDATE uploads SET created_at = created_at - 7200", []);
+    // It was begun two hours ago and has come just now; and one that was begun just now.
+    stray(&world, &slow, 10);
+    stray(&world, &photo(10), 10);
+    let report = world.sweep().await;
+    // The time in the key of what was kept is a moment ago: then it is not asked about.
+    assert_eq!(
+        (&report["walk"]["strays"], &report["walk"]["deleted"], &report["deleted_files"]),
+        (&json!(2), &json!(2), &json!(2)),
+        "{report}"
+    );
+    let objects = world.objects();
+    assert_eq!(objects.len(), 4, "{objects:?}");
+    for key in [&kept, &slow, &photo(10)] {
+        assert!(objects.iter().any(|object| object == key || object.ends_with("_x.jpg")), "{key}: {objects:?}");
+    }
+    // An hour later the rest follows, and what belongs to somebody stays.
+    let older = kept.replace(kept.split(['/', '_']).nth(2).unwrap(), &((now() - 2 * HOUR) * 1_000).to_string());
+    for end in ["", ".raw"] {
+        fs::rename(world.bucket_folder().join(format!("{kept}{end}")), world.bucket_folder().join(format!("{older}{end}"))).unwrap();
+    }
+    world.db_write("UPDATE uploads SET key = ?1", [&older]);
+    fs::rename(world.bucket_folder().join(photo_of(&objects)), world.bucket_folder().join(photo(2 * HOUR))).unwrap();
+    world.control().age_objects("", Duration::from_secs(7_200)).unwrap();
+    let report = world.sweep().await;
+    assert_eq!(report["walk"]["strays"], 3, "{report} {left}");
+    assert_eq!(world.objects(), [older]);
+    assert_eq!(world.sql_number("SELECT count(*) FROM uploads"), 1);
+}
+
+/// The youngest stray.
+fn photo_of(objects: &[String]) -> String {
+    objects.iter().find(|key| key.starts_with("cache/nobody/") && key.ends_with("_x.jpg")).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_stay_as_long_as_somebody_was_promised_them() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let done = ada.order_one().await;
+    ada.wait_completed(&done).await;
+    let promised = world.objects().into_iter().find(|key| key.starts_with("result/")).unwrap();
+    world.fault(Fault::KieFail { code: 501, msg: None });
+    let failed = ada.order_one().await;
+    ada.wait_failed(&failed).await;
+    let failed = world.sql_text("SELECT id FROM ai_tasks WHERE status = 'failed'");
+    world.db_write("UPDATE users SET created_at = created_at", []);
+    let gone = "INSERT INTO users (id, email, name, credits, erased_at) VALUES ('gone', 'erased-gone@erased.invalid', 'Erased', 0, 1)";
+    world.db_write(gone, []);
+    let me = ada.id().await;
+    for (key, age) in [
+        (format!("result/hairstyle/{failed}/result_1.png"), 2 * HOUR),
+        ("avatars/gone.jpg".to_owned(), 2 * HOUR),
+        (format!("avatars/{me}.jpg"), 30 * DAY),
+        // A backup that was restored knows nothing of what came after it: that is given a week.
+        ("result/hairstyle/unknown/result_1.png".to_owned(), 6 * DAY),
+        ("result/hairstyle/forgotten/result_1.png".to_owned(), 8 * DAY),
+        ("avatars/forgotten.jpg".to_owned(), 8 * DAY),
+        // It may be on its way.
+        (format!("result/hairstyle/{failed}/result_2.png"), HOUR / 2),
+        // Whoever put these there, they are not ours to judge.
+        ("result/hairstyle/notes.txt".to_owned(), 30 * DAY),
+        ("result/other/1/result_1.png".to_owned(), 30 * DAY),
+        ("avatars/readme.txt".to_owned(), 30 * DAY),
+        ("backups/1".to_owned(), 30 * DAY),
+    ] {
+        stray(&world, &key, age);
+    }
+    world.control().age_objects(&promised, Duration::from_secs(40 * 86_400)).unwrap();
+    let report = world.sweep().await;
+    assert_eq!(report["walk"]["strays"], 4, "{report}");
+    let mut left: Vec<String> = world.objects().into_iter().filter(|key| !key.starts_with("cache/")).collect();
+    left.sort();
+    let mut expected = vec![
+        "avatars/readme.txt".to_owned(),
+        format!("avatars/{me}.jpg"),
+        "backups/1".to_owned(),
+        promised,
+        format!("result/hairstyle/{failed}/result_2.png"),
+        "result/hairstyle/notes.txt".to_owned(),
+        "result/hairstyle/unknown/result_1.png".to_owned(),
+        "result/other/1/result_1.png".to_owned(),
+    ];
+    expected.sort();
+    assert_eq!(left, expected);
+    assert_eq!(report["walk"]["lost_results"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_has_lost_its_photo_can_not_be_ordered_from() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let (lost, kept) = (ada.upload("portrait.jpg").await, ada.upload("portrait.png").await);
+    fs::remove_file(world.bucket_folder().join(lost["key"].as_str().unwrap())).unwrap();
+    assert_eq!(world.sweep().await["walk"]["lost_photos"], 0, "it may be on its way");
+    world.db_write("UPDATE uploads SET created_at = created_at - 7200", []);
+    assert_eq!(world.sweep().await["walk"]["lost_photos"], 1);
+    let order = json!({"upload_id": lost["id"], "hairstyles": ["bob-cut"]});
+    ada.post_json(404, "/api/tasks", &order).await.problem("not_found");
+    let uploads = ada.get(200, "/api/uploads").await.json()["uploads"].clone();
+    assert_eq!((uploads.as_array().unwrap().len(), &uploads[0]["id"]), (1, &kept["id"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_is_lost_is_told_and_nothing_is_changed() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let tasks = ada.order(&["bob-cut", "quiff"]).await;
+    for task in &tasks {
+        ada.wait_completed(task).await;
+    }
+    let file = world.objects().into_iter().find(|key| key.starts_with("result/")).unwrap();
+    fs::remove_file(world.bucket_folder().join(file)).unwrap();
+    let rows = || world.sql("SELECT * FROM ai_tasks ORDER BY id");
+    assert_eq!(world.sweep().await["walk"]["lost_results"], 0, "it may be on its way");
+    world.db_write("UPDATE ai_tasks SET completed_at = completed_at - 7200", []);
+    let before = rows();
+    for _ in 0..2 {
+        assert_eq!(world.sweep().await["walk"]["lost_results"], 1, "as often as it is looked");
+    }
+    assert_eq!(rows(), before);
+    let told = world.events("results_lost");
+    assert_eq!((told.len(), &told[0]["tasks"]), (2, &json!(1)), "{}", world.tail());
+    assert_eq!(told[0]["among_them"].as_array().unwrap().len(), 1);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_looks_like_another_bucket_or_another_database_is_left_alone() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.upload("portrait.jpg").await;
+    let uploads = "INSERT INTO uploads (id, user_id, key, status, content_type, size, width, height, sha256, created_at, expires_at) \
+                   WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500) \
+                   SELECT 'lost' || n, (SELECT id FROM users), 'cache/lost/' || n || '_x.jpg', 'stored', 'image/jpeg', 1, 1, 1, 'x', \
+                          unixepoch() - 7200, unixepoch() + 7200 FROM n";
+    world.db_write(uploads, []);
+    for task in 0..150 {
+        stray(&world, &format!("result/hairstyle/elsewhere{task:04}/result_1.png"), 30 * DAY);
+    }
+    let report = world.sweep().await;
+    assert_eq!(report["walk"]["doubted"], 1_500 + 150, "{report}");
+    assert_eq!((&report["walk"]["lost_photos"], &report["walk"]["deleted"]), (&json!(0), &json!(0)));
+    assert_eq!((world.sql_number("SELECT count(*) FROM uploads"), world.objects().len()), (1_501, 151));
+    assert!(!world.events("uploads_without_objects").is_empty() && !world.events("objects_unknown").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_for_a_while_goes_when_it_is_over() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let id = ada.id().await;
+    for (age, end) in [(89 * DAY, "young"), (91 * DAY, "old")] {
+        world.db_write("INSERT INTO signin_logs (id, user_id, created_at) VALUES (?1, ?2, unixepoch() - ?3)", (end, &id, age));
+    }
+    for (age, end) in [(179 * DAY, "young"), (181 * DAY, "old")] {
+        let sql = "INSERT INTO prompt_verdicts (id, user_id, decision, created_at) VALUES (?1, ?2, 'allow', unixepoch() - ?3)";
+        world.db_write(sql, (end, &id, age));
+    }
+    for (age, end) in [(6 * DAY, "young"), (8 * DAY, "old")] {
+        world.db_write("INSERT INTO signup_grants VALUES (?1, 'address', unixepoch() - ?2)", (end, age));
+    }
+    for days in [399, 401] {
+        world.db_write("INSERT INTO provider_spend VALUES (unixepoch() / 86400 - ?1, 7)", [days]);
+    }
+    world.db_write("INSERT INTO payment_events (id, type, payload, status, received_at) VALUES ('e', 'x', '{}', 'done', 1)", []);
+    world.sweep().await;
+    world.db_write("UPDATE job_runs SET started_at = started_at - ?1", [31 * DAY]);
+    world.sweep().await;
+    let report = world.sweep().await;
+    assert_eq!(counted(&report), [("old_runs", 1)], "the run before this one stays: it was the last; {report}");
+    let left = |table: &str| world.sql_number(&format!("SELECT count(*) FROM {table}"));
+    assert_eq!((left("signin_logs"), left("prompt_verdicts"), left("provider_spend")), (2, 1, 1));
+    assert_eq!(world.sql_number("SELECT count(*) FROM signup_grants WHERE identity_hash IN ('young', 'old')"), 2, "a mailbox stays known");
+    assert_eq!(world.sql_text("SELECT identity_hash FROM signup_grants WHERE address_hash = 'address'"), "young");
+    assert_eq!(left("payment_events"), 1, "an event that comes again in a year is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_run_is_at_work_another_is_told_so() {
+    let world = World::new().await;
+    world.stranger().get(302, "/auth/login/google").await;
+    world.db_write("UPDATE one_time_tokens SET expires_at = unixepoch() - 1", []);
+    let running =
+        "INSERT INTO job_runs (id, job, started_at, leased_until) VALUES ('elsewhere', 'cleanup', unixepoch(), unixepoch() + 120)";
+    world.db_write(running, []);
+    assert_eq!(world.scheduled(200, "/internal/cleanup").await, json!({"job": "cleanup", "outcome": "already_running"}));
+    assert_eq!(world.sql_number("SELECT count(*) FROM one_time_tokens"), 1);
+    assert_eq!(world.scheduled(200, "/internal/tasks").await["outcome"], "done", "another job is another matter");
+    // It is heard of no more, and the next one takes over.
+    world.db_time_passes(121);
+    let report = world.scheduled(200, "/internal/cleanup").await;
+    assert_eq!((&report["outcome"], &report["database"]["expired_tokens"]), (&json!("done"), &json!(1)));
+    assert_eq!(world.sql_text("SELECT outcome FROM job_runs WHERE id = 'elsewhere'"), "cut_off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_run_is_recorded_with_what_it_did_and_how_long_it_took() {
+    let world = World::new().await;
+    let report = world.scheduled(200, "/internal/cleanup").await;
+    world.storage_down();
+    world.scheduled(503, "/internal/cleanup").await;
+    let runs = world.sql("SELECT outcome, report ->> '$.deleted_files', report ->> '$.walk.error', report ->> '$.ms' >= 0, ended_at >= started_at FROM job_runs ORDER BY rowid");
+    assert_eq!(
+        runs,
+        [
+            [json!("done"), json!(0), Value::Null, json!(1), json!(1)],
+            [json!("failed"), json!(0), json!("storage_unavailable"), json!(1), json!(1)],
+        ]
+    );
+    assert_eq!(world.sql_text("SELECT id FROM job_runs WHERE outcome = 'done'"), report["run"].as_str().unwrap());
+    assert_eq!(world.events("job_ended").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_taken_over_from_stops() {
+    let world = World::new().await;
+    for number in 0..1_100 {
+        stray(&world, &format!("cache/u/{number:04}_x.jpg"), 10);
+    }
+    world.fault(Fault::S3Slow { ms: 1_000, method: Some("GET".into()), prefix: None });
+    let run = tokio::spawn({
+        let world = world.clone();
+        async move { world.scheduled(409, "/internal/cleanup").await }
+    });
+    let begun = async || if world.heard(sandbox::Service::S3, "GET") > 0 { Ok(()) } else { Err("not yet".to_owned()) };
+    world.until("the walk", begun).await;
+    // Its host stood still; another one took over, and is done.
+    world.db_write("UPDATE job_runs SET outcome = 'cut_off', ended_at = unixepoch()", []);
+    let answer = run.await.unwrap();
+    assert_eq!(answer["code"], "conflict", "{answer}");
+    assert!(world.objects().len() > 50, "the second page was left alone");
+    assert_eq!(world.sql("SELECT outcome, report FROM job_runs"), [[json!("cut_off"), Value::Null]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_goes_on_where_the_last_one_stopped() {
+    let world = World::new().await;
+    for name in ["a", "m", "z"] {
+        stray(&world, &format!("cache/{name}/1_x.jpg"), 10);
+    }
+    let stopped = json!({"walk": {"folder": 1, "after": "cache/m/1_x.jpg"}, "cache": {"turn": 7, "shares": 1}});
+    let before = "INSERT INTO job_runs (id, job, started_at, leased_until, position) VALUES ('before', 'cleanup', unixepoch() - 1, unixepoch() + 9, ?1)";
+    world.db_write(before, [stopped.to_string()]);
+    world.db_write("UPDATE job_runs SET outcome = 'failed', ended_at = unixepoch()", []);
+    let report = world.scheduled(200, "/internal/cleanup").await;
+    assert_eq!((&report["walk"]["deleted"], &report["walk"]["round_ended"]), (&json!(1), &json!(true)), "{report}");
+    assert_eq!(world.objects(), ["cache/a/1_x.jpg", "cache/m/1_x.jpg"]);
+    // Then it begins anew.
+    assert_eq!(world.scheduled(200, "/internal/cleanup").await["walk"]["deleted"], 2);
+    assert_eq!(world.sql_number("SELECT position ->> '$.cache.turn' FROM job_runs ORDER BY rowid DESC LIMIT 1"), 9);
+    // Another version's position is no position.
+    world.db_write("INSERT INTO job_runs (id, job, started_at, leased_until, position) VALUES ('other', 'cleanup', unixepoch() + 1, unixepoch() + 9, '[\"?\"]')", []);
+    world.db_write("UPDATE job_runs SET outcome = 'done', ended_at = 1 WHERE id = 'other'", []);
+    assert_eq!(world.scheduled(200, "/internal/cleanup").await["walk"]["round_ended"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cache_is_swept_share_by_share() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("kv.db");
+    let world = World::with(Options { key_value: Some(host::KvLocation::File(path.clone())), ..Default::default() }).await;
+    let mut cache = Connection::open(&path).unwrap();
+    cache.busy_timeout(e2e::PATIENCE).unwrap();
+    let entries = cache.transaction().unwrap();
+    for number in 0..12_000 {
+        let value = json!({"expires_at": now() + if number % 3 == 0 { -1 } else { 6_000 }, "value": number}).to_string().into_bytes();
+        let put = "INSERT INTO spin_key_value (store, key, value) VALUES ('default', ?1, ?2)";
+        entries.execute(put, (format!("task:result:TASK_{number}"), value)).unwrap();
+    }
+    entries.commit().unwrap();
+    let mut deleted = 0;
+    for sweep in 1.. {
+        let report = world.scheduled(200, "/internal/cleanup").await["cache"].clone();
+        assert!(report["looked_at"].as_u64().unwrap() <= 4_000, "{report}");
+        assert_eq!(report["seen"].as_u64().unwrap(), 12_000 - deleted, "{report}");
+        deleted += report["deleted"].as_u64().unwrap();
+        if deleted == 4_000 {
+            println!("{sweep} sweeps");
+            break;
+        }
+        assert!(sweep < 16, "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn balances_follow_however_many_lots_have_expired() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let (ada, eve) = (ada.id().await, world.sign_in("eve@example.com").await.id().await);
+    let lots = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at, created_at) \
+                WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?3) \
+                SELECT ?2 || n, ?1, 1, 'gift', 'admin', ?2 || n, unixepoch() - ?4 + n / 100, unixepoch() - 2 * ?4 FROM n";
+    // More than a batch for one, and the other's after them.
+    world.db_write(lots, (&ada, "a", 2_500, 9_000));
+    world.db_write(lots, (&eve, "e", 3, 7_000));
+    assert_eq!(counted(&world.sweep().await), [("expired_balances", 2)]);
+    // What expires from now on is seen by the next run.
+    world.db_write(lots, (&ada, "b", 5, 60));
+    assert_eq!(counted(&world.sweep().await), [("expired_balances", 1)]);
+    assert_eq!(counted(&world.sweep().await), []);
+    assert_eq!(world.sql_number("SELECT sum(credits) FROM users"), 6);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_goes_in_front_and_schedulers_follow_when_they_can() {
+    let with = |secrets: &str| Options { variables: [("cron_secret".to_owned(), secrets.to_owned())].into(), ..Default::default() };
+    let world = World::with(with("new-secret-1, old-secret-1")).await;
+    let caller = world.stranger();
+    for path in e2e::SWEEPS {
+        for (secret, status) in [("new-secret-1", 200), ("old-secret-1", 200), ("new-secret-1, old-secret-1", 401), ("old", 401), ("", 401)]
+        {
+            caller.send(status, caller.request(Method::POST, path).bearer_auth(secret)).await;
+        }
+    }
+    let world = World::with(with(" , ")).await;
+    let caller = world.stranger();
+    for secret in ["", ",", " "] {
+        caller.send(401, caller.request(Method::POST, "/internal/cleanup").bearer_auth(secret)).await;
+    }
+}
+
+/// Fills the bucket with photos of which every tenth belongs to somebody, and sweeps until the walk has come round; answers the runs it took.
+async fn sweep_many(world: &World, objects: i64) -> usize {
+    let ada = world.sign_in("ada@example.com").await.id().await;
+    let (old, hours) = (now() - 8 * DAY, now() - 2 * HOUR);
+    for number in 0..objects {
+        // By person, as they are; half of them are older than a week, half of them nobody's.
+        let millis = (if number % 2 == 0 { old } else { hours }) * 1_000 + number;
+        stray(world, &format!("cache/user{:04}/{millis}_x.jpg", number % (objects / 100)), 2 * HOUR);
+    }
+    let rows = "INSERT INTO uploads (id, user_id, key, status, content_type, size, width, height, sha256, created_at, expires_at) \
+                WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 10 FROM n WHERE n + 10 < ?2) \
+                SELECT 'kept' || n, ?1, printf('cache/user%04d/%d_x.jpg', n % (?2 / 100), ?3 * 1000 + n), 'stored', 'image/jpeg', 1, 1, 1, 'x', ?3, ?3 + 604800 FROM n";
+    let kept = world.db_write(rows, (&ada, objects, hours));
+    let (mut runs, mut deleted, mut listed) = (0, 0, 0);
+    loop {
+        let started = Instant::now();
+        let report = world.scheduled(200, "/internal/cleanup").await;
+        runs += 1;
+        deleted += report["deleted_files"].as_u64().unwrap();
+        listed += report["walk"]["listed"].as_u64().unwrap();
+        println!("run {runs}: {:.1} s, {}", started.elapsed().as_secs_f64(), report["walk"]);
+        if report["walk"]["round_ended"] == true {
+            break;
+        }
+    }
+    let left = world.objects();
+    assert_eq!((left.len(), world.sql_number("SELECT count(*) FROM uploads")), (kept, i64::try_from(kept).unwrap()));
+    assert_eq!(deleted, u64::try_from(objects).unwrap() - kept as u64);
+    assert_eq!(listed, u64::try_from(objects).unwrap());
+    runs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_objects_are_swept_page_by_page() {
+    let world = World::new().await;
+    sweep_many(&world, 4_000).await;
+}
+
+/// Memory of this process, in MiB: what it holds now, and the most it has held.
+fn memory() -> (u64, u64) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    (kib("VmRSS:") / 1_024, kib("VmHWM:") / 1_024)
+}
+
+/// The same at full size: `cargo test -p e2e --test it -- --ignored --nocapture a_hundred_thousand_objects`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn a_hundred_thousand_objects_are_swept_page_by_page() {
+    // So that what any sweep needs is there before it is measured.
+    sweep_many(&World::new().await, 4_000).await;
+    let (before, started) = (memory(), Instant::now());
+    let world = World::new().await;
+    let runs = sweep_many(&world, 100_000).await;
+    println!(
+        "100,000 objects: {runs} runs, {:.1} s with filling; memory before {before:?} MiB, after {:?} MiB",
+        started.elapsed().as_secs_f64(),
+        memory()
+    );
 }
