@@ -558,7 +558,8 @@ async fn old_backups_go_and_nothing_else_does() {
     let ada = world.sign_in("ada@example.com").await;
     ada.upload("portrait.jpg").await;
     let backups = world.bucket_folder().join("backups");
-    let stamp = |days: i64| format!("{}_0123abcd", clock_stamp(now() - days * 86_400));
+    let at = now();
+    let stamp = |days: i64| format!("{}_0123abcd", clock_stamp(at - days * 86_400));
     for days in [1, 6, 10, 11, 45, 400] {
         fs::create_dir_all(backups.join(stamp(days))).unwrap();
         fs::write(backups.join(stamp(days)).join("data"), "x").unwrap();
