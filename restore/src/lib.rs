@@ -215,8 +215,11 @@ fn make(source: &dyn Source, manifest: &Manifest, keys: &Keys, folder: &Path, pa
     };
     let erased = erase(&mut database, source)?;
     let audit = audit(&database)?;
-    // The mode stays in the file; see crates/database.
-    database.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_checkpoint(TRUNCATE);")?;
+    database.close().map_err(|(_, error)| error)?;
+    // The mode stays in the file; see crates/database. A connection that kept no journal cannot change to it.
+    let database = Connection::open(partial)?;
+    let mode: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    ensure!(mode == "wal", "the new database stays in the mode {mode}");
     database.close().map_err(|(_, error)| error)?;
     Ok((foreign, applied, erased, audit))
 }
