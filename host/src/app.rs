@@ -31,6 +31,7 @@ use crate::{
     manifest::StaticResponse,
     outbound::{AllowList, Outbound},
     routes::{Found, Target},
+    schedule::Patience,
     variables,
 };
 
@@ -263,7 +264,8 @@ impl App {
     /// Answers a request whose body streams.
     pub(crate) async fn answer(&self, mut request: Request<WasiBody>, peer: Option<SocketAddr>) -> Response<WasiBody> {
         let started = Instant::now();
-        let context = Arc::new(RequestContext { id: request_id(&mut request), calls: Counters::default() });
+        let limit = request.extensions().get::<Patience>().map_or(self.inner.shared.request_timeout, |patience| patience.0);
+        let context = Arc::new(RequestContext { id: request_id(&mut request), calls: Counters::default(), limit });
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let (component, route, mut response) = match self.inner.runtime.0.routes.find(&path) {
@@ -310,7 +312,7 @@ impl App {
                 .event(serde_json::json!({"level": "info", "event": "bad_request", "request_id": context.id, "cause": error.to_string()}));
             return empty(StatusCode::BAD_REQUEST);
         }
-        match tokio::time::timeout(self.inner.shared.request_timeout, handler.handle(context.clone(), request)).await {
+        match tokio::time::timeout(context.limit, handler.handle(context.clone(), request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 // A trap's backtrace is logged once, where the instance ends.

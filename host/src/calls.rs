@@ -67,6 +67,8 @@ impl Counters {
 pub(crate) struct RequestContext {
     pub(crate) id: String,
     pub(crate) calls: Counters,
+    /// How long an answer is waited for.
+    pub(crate) limit: std::time::Duration,
 }
 
 /// The requests that an instance is serving at this moment.

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -432,14 +435,24 @@ impl HandlerState for Workers {
         store.epoch_deadline_async_yield_and_update(1);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         // Longer than the client is made to wait: only an instance that hangs is ended by this.
-        let expiration = Expiration { busy: self.rights.app.request_timeout + Duration::from_secs(5), timer: None, doom };
-        Ok(Instance { store, proxy, view: WasiHttpView::http, expiration, state: Worker { rights: self.rights.clone(), in_flight } })
+        let patience = Arc::new(AtomicU64::new(0));
+        let expiration = Expiration { usual: self.rights.app.request_timeout, patience: patience.clone(), timer: None, doom };
+        Ok(Instance {
+            store,
+            proxy,
+            view: WasiHttpView::http,
+            expiration,
+            state: Worker { rights: self.rights.clone(), in_flight, patience },
+        })
     }
 }
 
 /// When an instance ends.
 pub(crate) struct Expiration {
-    busy: Duration,
+    /// How long a client waits.
+    usual: Duration,
+    /// See [`Worker`].
+    patience: Arc<AtomicU64>,
     timer: Option<(Instant, Pin<Box<tokio::time::Sleep>>)>,
     doom: Arc<Doom>,
 }
@@ -449,7 +462,8 @@ impl WorkerExpiration for Expiration {
         if self.doom.poll(cx) {
             return Poll::Ready(());
         }
-        let limit = if status == WorkerStatus::Idle { IDLE } else { self.busy };
+        let busy = self.usual.max(Duration::from_secs(self.patience.load(Relaxed))) + Duration::from_secs(5);
+        let limit = if status == WorkerStatus::Idle { IDLE } else { busy };
         let at = since + limit;
         match &mut self.timer {
             Some((set, sleep)) => {
@@ -471,6 +485,8 @@ impl WorkerExpiration for Expiration {
 pub(crate) struct Worker {
     rights: Arc<Rights>,
     in_flight: InFlight,
+    /// The seconds of its most patient request so far.
+    patience: Arc<AtomicU64>,
 }
 
 impl WorkerState for Worker {
@@ -493,6 +509,7 @@ impl WorkerState for Worker {
         request: Arc<RequestContext>,
         task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        self.patience.fetch_max(request.limit.as_secs(), Relaxed);
         let guard: InFlightGuard = self.in_flight.enter(task, request);
         // Never resolves: the client's time limit is kept outside, because a request that expires here makes the next but one
         // wait until this instance is idle.

@@ -12,6 +12,7 @@ const SCHEDULED: &[&str] = &[
     "/internal/cleanup",
     "/internal/tasks",
     "/internal/reconcile",
+    "/internal/backup",
 ];
 
 /// Runs the components of a spin.toml as Spin does, for local use.
@@ -45,6 +46,9 @@ struct Options {
     quiet: bool,
 }
 
+/// How long a call of the schedule may take.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
@@ -74,6 +78,7 @@ async fn main() -> Result<()> {
             method: http::Method::POST,
             path: (*path).into(),
             headers: vec![("authorization".into(), format!("Bearer {secret}"))],
+            timeout: PATIENCE,
         }));
     }
     let app = runtime.start(config).await?;

@@ -13,7 +13,13 @@ pub struct Schedule {
     pub method: http::Method,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// How long the answer is waited for. Longer than a client would: nobody sits in front of it, and a backup takes as long as it takes.
+    pub timeout: Duration,
 }
+
+/// How long the answer to a request is waited for, if not as long as usual: an extension of the request.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience(pub(crate) Duration);
 
 impl Schedule {
     /// Runs until the task is dropped. The first request goes out after one period.
@@ -25,7 +31,8 @@ impl Schedule {
                 request = request.header(name, value);
             }
             match request.body(Bytes::new()) {
-                Ok(request) => {
+                Ok(mut request) => {
+                    request.extensions_mut().insert(Patience(self.timeout));
                     let status = app.handle(request).await.status().as_u16();
                     log.event(serde_json::json!({"level": if status < 400 { "info" } else { "error" }, "event": "scheduled", "path": self.path, "status": status}));
                 }

@@ -113,6 +113,10 @@ pub struct Options {
     pub key_value: Option<host::KvLocation>,
     /// A database that outlives the world; made and migrated if it is not there.
     pub database: Option<PathBuf>,
+    /// How long a client waits for an answer; as long as usual otherwise.
+    pub request_timeout: Option<Duration>,
+    /// What the host calls by itself.
+    pub schedule: Vec<host::Schedule>,
 }
 
 /// A fresh product with a fresh outside. Cheap to clone.
@@ -190,6 +194,8 @@ impl World {
                 variables,
                 expose_counters: true,
                 access_log: host::LogSink::Capture(Arc::clone(&logs)),
+                request_timeout: options.request_timeout.unwrap_or(host::AppConfig::default().request_timeout),
+                schedule: options.schedule,
                 ..Default::default()
             })
             .await
@@ -238,10 +244,22 @@ impl World {
         self.fault(Fault::S3Answers { status: 503, method: None, prefix: None });
     }
 
-    /// The keys in the bucket.
+    /// The keys in the bucket, but for what is about backups.
     #[must_use]
     pub fn objects(&self) -> Vec<String> {
-        self.control().objects().unwrap()
+        self.control().objects().unwrap().into_iter().filter(|key| !key.starts_with("backups/")).collect()
+    }
+
+    /// The keys of what is about backups.
+    #[must_use]
+    pub fn backups(&self) -> Vec<String> {
+        self.control().objects().unwrap().into_iter().filter(|key| key.starts_with("backups/")).collect()
+    }
+
+    /// Where the database is.
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.0.database
     }
 
     /// The folder of the bucket's objects.

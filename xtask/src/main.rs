@@ -15,6 +15,7 @@ mod command;
 mod http;
 mod migrate;
 mod ports;
+mod restore;
 mod state;
 mod step;
 mod test;
@@ -56,6 +57,12 @@ enum Chore {
     Bench(bench::Options),
     /// Ask whether the books are right: every invariant with what breaks it; `--soak` walks at random instead
     Audit(audit::Options),
+    /// Restore a backup into a new database, check it from end to end and audit it; its flags follow (try --help)
+    #[command(disable_help_flag = true)]
+    Restore {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check everything: formatting, lints, sizes, and all tests
     Test(test::Options),
 }
@@ -83,6 +90,7 @@ fn dispatch(chore: &Chore) -> Result<ExitCode> {
             }
         }
         Chore::Audit(options) => audit::audit(options)?,
+        Chore::Restore { arguments } => return restore::restore(arguments),
         Chore::Test(options) => test::test(options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -118,7 +118,7 @@ pub fn build_native(with_sandbox: bool, profile: &str) -> Result<()> {
     Ok(())
 }
 
-fn build_program(what: &str, name: &str, profile: &str) -> Result<()> {
+pub fn build_program(what: &str, name: &str, profile: &str) -> Result<()> {
     step(&format!("building the {what}"), || compile(name, profile))
 }
 
@@ -130,7 +130,7 @@ fn compile(program: &str, profile: &str) -> Result<()> {
 const HOST: &str = "ai-hairstyle-host";
 const SANDBOX: &str = "ai-hairstyle-sandbox";
 
-fn program(profile: &str, name: &str) -> PathBuf {
+pub fn program(profile: &str, name: &str) -> PathBuf {
     let folder = if profile == "dev" { "debug" } else { profile };
     root().join("target").join(folder).join(name)
 }

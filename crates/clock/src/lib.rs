@@ -43,9 +43,41 @@ pub fn parse_millis(text: &str) -> Option<i64> {
     Some((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000 + millis)
 }
 
+/// A time (Unix seconds, UTC) as `20260412T100005Z`: as S3 signs it, and for names that sort by time.
+#[must_use]
+pub fn stamp(unix: i64) -> String {
+    let (year, month, day) = civil(unix.div_euclid(86_400));
+    let second = unix.rem_euclid(86_400);
+    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// The Unix seconds of such a stamp.
+#[must_use]
+pub fn parse_stamp(text: &str) -> Option<i64> {
+    let part = |range: std::ops::Range<usize>| text.get(range).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    if text.len() != 16 || text.get(8..9) != Some("T") || text.get(15..) != Some("Z") {
+        return None;
+    }
+    let (year, month, day) = (part(0..4)?, part(4..6)?, part(6..8)?);
+    let (hour, minute, second) = (part(9..11)?, part(11..13)?, part(13..15)?);
+    parse_millis(&format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z")).map(|millis| millis / 1_000)
+}
+
+/// The date of a day since 1970 in the Gregorian calendar (Howard Hinnant's `civil_from_days`).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_millis;
+    use super::{parse_millis, parse_stamp, stamp};
 
     #[test]
     fn times_in_utc_are_read_with_and_without_a_fraction() {
@@ -59,6 +91,25 @@ mod tests {
     fn anything_else_is_no_time() {
         for text in ["", "2026-04-12", "2026-13-12T10:00:05Z", "2026-04-12T10:00:05+02:00", "2026-04-12T10:00:05.Z", "soon"] {
             assert_eq!(parse_millis(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        for (unix, text) in [
+            (0, "19700101T000000Z"),
+            (951_782_399, "20000228T235959Z"),
+            (951_782_400, "20000229T000000Z"),
+            (4_107_542_400, "21000301T000000Z"),
+        ] {
+            assert_eq!((stamp(unix).as_str(), parse_stamp(text)), (text, Some(unix)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_stamp_has_no_time() {
+        for text in ["", "erasures", "20261301T000000Z", "20260412T100005", "20260412 100005Z", "2026-412T100005Z", "20260412T100005Z_a"] {
+            assert_eq!(parse_stamp(text), None, "{text}");
         }
     }
 }

@@ -4,12 +4,17 @@
 //! that is read halfway holds its connection; and opening a connection re-reads the whole schema, which costs more than most
 //! queries. So every statement is collected here, and one connection per instance is kept and shared by its concurrent
 //! requests. That is safe because nobody ever runs `BEGIN`: each change that matters is one statement.
+//!
+//! What is too long to be collected is read by [`stream`], on a connection of its own.
 
 use std::{cell::RefCell, rc::Rc};
 
 use problem::{Code, Problem};
 pub use spin_sdk::sqlite::Value;
-use spin_sdk::sqlite::{Connection, RowResult};
+use spin_sdk::{
+    sqlite::{Connection, RowResult},
+    wit_bindgen::{FutureReader, StreamReader, StreamResult},
+};
 
 thread_local! {
     static CONNECTION: RefCell<Option<Rc<Connection>>> = const { RefCell::new(None) };
@@ -92,6 +97,12 @@ impl Row {
     pub fn optional_integer(&self, index: usize) -> Option<i64> {
         self.0.get(index)
     }
+
+    /// All columns as they are.
+    #[must_use]
+    pub fn values(self) -> Vec<Value> {
+        self.0.values
+    }
 }
 
 /// Runs one statement to its end and answers its rows.
@@ -119,6 +130,53 @@ pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
 /// As [`run`].
 pub async fn one(sql: &str, parameters: Vec<Value>) -> Result<Option<Row>, Error> {
     Ok(run(sql, parameters).await?.into_iter().next())
+}
+
+/// A long result, read a batch at a time.
+pub struct Stream {
+    rows: StreamReader<RowResult>,
+    end: Option<FutureReader<Result<(), spin_sdk::sqlite::Error>>>,
+    // Kept for as long as its result is read.
+    _connection: Connection,
+}
+
+/// Rows that [`Stream::next`] asks for at once. Each reading of a stream is a call of the host.
+const BATCH: usize = 100;
+
+/// Starts a SELECT whose rows do not fit in memory.
+///
+/// It gets a connection of its own, because a result that is read halfway holds its connection: any other statement there would wait for ever. For
+/// as long as it lasts it sees the database as it was when it began, and in WAL mode nobody waits for it. (In the other modes writers
+/// fail after five seconds; `cargo xtask migrate` and the embedded host set WAL, which stays in the file.) The host reads only a little
+/// ahead, so memory does not grow with the result.
+///
+/// # Errors
+/// See [`Error`]. What is wrong with the statement itself shows at its end only.
+pub async fn stream(sql: &str, parameters: Vec<Value>) -> Result<Stream, Error> {
+    let connection = Connection::open_default().await.map_err(explain)?;
+    let (_, rows, end) = connection.execute(sql, parameters).await.map_err(explain)?.into_inner();
+    Ok(Stream { rows, end: Some(end), _connection: connection })
+}
+
+impl Stream {
+    /// The next rows; none are left when it answers an empty list. Whoever stops before that knows nothing of how the statement ended.
+    ///
+    /// # Errors
+    /// See [`Error`]: a statement that failed halfway says so after its last row.
+    pub async fn next(&mut self) -> Result<Vec<Row>, Error> {
+        while self.end.is_some() {
+            let (state, rows) = self.rows.read(Vec::with_capacity(BATCH)).await;
+            if !rows.is_empty() {
+                return Ok(rows.into_iter().map(Row).collect());
+            }
+            if state == StreamResult::Dropped
+                && let Some(end) = self.end.take()
+            {
+                end.await.map_err(explain)?;
+            }
+        }
+        Ok(Vec::new())
+    }
 }
 
 async fn connection() -> Result<Rc<Connection>, Error> {

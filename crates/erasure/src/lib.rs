@@ -2,7 +2,7 @@
 //!
 //! One INSERT takes everything out of the database that says who somebody was or what they did, and ends their sessions; what they paid
 //! and spent stays under an id that leads nowhere (migrations/0007). Files and cache entries follow here, and then it is looked whether
-//! anything is left. Whoever is cut off is followed by the sweep, which also looks once more an hour later, for what was on its way.
+//! anything is left. Backups still have the person until their time is over, so a note for whoever restores one comes first. Whoever is cut off is followed by the sweep, which also looks once more an hour later, for what was on its way.
 
 use cache::entry;
 use database::{Error, one, run};
@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use problem::Problem;
 use serde::Serialize;
 use serde_json::json;
-use storage::{Bucket, PAGE, key};
+use storage::{Bucket, Description, PAGE, key};
 
 /// Seconds until the sweep goes on with what was cut off.
 const RETRY: i64 = 300;
@@ -46,6 +46,7 @@ pub async fn begin(user_id: &str, now: i64) -> Result<(), Error> {
 /// # Errors
 /// The stores'; the sweep goes on then.
 pub async fn go_on(bucket: &Bucket, user_id: &str, now: i64) -> Result<Left, Problem> {
+    note(bucket, user_id, now).await?;
     remove(bucket, user_id).await?;
     let left = look(bucket, user_id).await?;
     let sql = "UPDATE erasures SET done_at = iif(?3, coalesce(done_at, ?2), NULL), \
@@ -75,6 +76,12 @@ pub async fn sweep(bucket: &Bucket, now: i64) -> Result<(usize, usize), Problem>
         }
     }
     Ok((due.len(), done))
+}
+
+/// Leaves a note beside the backups, which still have the person: whoever restores one erases them there too.
+async fn note(bucket: &Bucket, user_id: &str, now: i64) -> Result<(), Problem> {
+    let text = json!({"erased_at": now}).to_string();
+    Ok(bucket.put(&key::erased(user_id), &Description::private("application/json"), text.into()).await?)
 }
 
 async fn remove(bucket: &Bucket, user_id: &str) -> Result<(), Problem> {

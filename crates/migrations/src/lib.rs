@@ -116,18 +116,28 @@ fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Applies what is missing to an open database.
 pub fn apply_to(connection: &mut Connection, dir: &Path) -> Result<Report, Error> {
-    let migrations = load(dir)?;
+    apply_all(connection, &load(dir)?)
+}
+
+/// As [`apply_to`], but nothing that is newer than the `last` migration: the database is one of that time.
+pub fn apply_up_to(connection: &mut Connection, dir: &Path, last: u32) -> Result<Report, Error> {
+    let mut migrations = load(dir)?;
+    migrations.retain(|migration| migration.version <= last);
+    apply_all(connection, &migrations)
+}
+
+fn apply_all(connection: &mut Connection, migrations: &[Migration]) -> Result<Report, Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // It cannot be changed inside a transaction, and not every build of SQLite has it on.
     connection.pragma_update(None, "foreign_keys", true)?;
 
     let mut report = Report { applied: Vec::new(), already: 0 };
-    for migration in &migrations {
+    for migration in migrations {
         // The lock is taken before the record is read: whoever waits here sees what the other has done.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(RECORD)?;
         let known = known(&transaction)?;
-        check_known(&known, &migrations)?;
+        check_known(&known, migrations)?;
         if known.iter().any(|applied| applied.version == migration.version) {
             // Nothing was changed, unless the table was made just now.
             transaction.commit()?;

@@ -5,6 +5,8 @@
 //! `data_encryption_key` may hold several, separated by commas. The first seals, all of them open; so a new key goes in front,
 //! and the old one stays for as long as something sealed with it is kept. A column's text that is not sealed was stored before sealing began,
 //! and is taken as it is; values sealed as JSON live for days at most, and what is not sealed there is not ours.
+//!
+//! What is too long to be held whole is sealed in pieces: [`Keys::sealer`].
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use chacha20poly1305::{
@@ -16,6 +18,10 @@ use hmac::{Hmac, Mac};
 use problem::Problem;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+
+mod stream;
+
+pub use stream::{HEAD, Opener, Sealer, UnknownKey};
 
 /// The variable that holds the keys.
 pub const VARIABLE: &str = "data_encryption_key";
@@ -31,6 +37,7 @@ struct Named {
     id: String,
     cipher: XChaCha20Poly1305,
     index: [u8; 32],
+    secret: String,
 }
 
 impl Keys {
@@ -110,12 +117,21 @@ impl Keys {
 
 impl Named {
     fn new(secret: &str) -> Self {
-        // One secret, three uses that know nothing of each other.
-        let derive = |purpose: &str| -> [u8; 32] { Sha256::digest(format!("ai-hairstyle {purpose}\0{secret}").as_bytes()).into() };
-        let mut id = hex(&derive("key id"));
+        let mut id = hex(&derive("key id", secret));
         id.truncate(8);
-        Self { id, cipher: XChaCha20Poly1305::new(&Key::from(derive("sealing"))), index: derive("index") }
+        let cipher = XChaCha20Poly1305::new(&Key::from(derive("sealing", secret)));
+        Self { id, cipher, index: derive("index", secret), secret: secret.to_owned() }
     }
+
+    /// For streams. Made when it is needed, which is hardly ever.
+    fn stream_cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&Key::from(derive("streams", &self.secret)))
+    }
+}
+
+/// One secret, four uses that know nothing of each other.
+fn derive(purpose: &str, secret: &str) -> [u8; 32] {
+    Sha256::digest(format!("ai-hairstyle {purpose}\0{secret}").as_bytes()).into()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -74,6 +74,30 @@ pub mod key {
         format!("avatars/{user_id}.jpg")
     }
 
+    /// Everything about backups: what belongs together when it is copied elsewhere.
+    pub const BACKUPS: &str = "backups/";
+    /// Notes of people who have gone, for whoever restores a backup that was made before. They lie with the backups and not with what is
+    /// somebody's: they have to outlive them.
+    pub const ERASURES: &str = "backups/erasures/";
+
+    /// The rows of a backup.
+    #[must_use]
+    pub fn backup_data(id: &str) -> String {
+        format!("{BACKUPS}{id}/data")
+    }
+
+    /// What is said of a backup. Without it there is none.
+    #[must_use]
+    pub fn backup_manifest(id: &str) -> String {
+        format!("{BACKUPS}{id}/manifest.json")
+    }
+
+    /// The note that a person has gone.
+    #[must_use]
+    pub fn erased(user_id: &str) -> String {
+        format!("{ERASURES}{user_id}")
+    }
+
     /// All uploads.
     pub const UPLOADS: &str = "cache/";
     /// All results.
@@ -135,6 +159,12 @@ impl Description {
     #[must_use]
     pub fn of(content_type: &str) -> Self {
         Self(vec![("content-type", content_type.to_owned()), ("cache-control", "public, max-age=31536000".to_owned())])
+    }
+
+    /// An object that is for nobody's eyes but ours.
+    #[must_use]
+    pub fn private(content_type: &str) -> Self {
+        Self(vec![("content-type", content_type.to_owned()), ("cache-control", "private, no-store".to_owned())])
     }
 
     /// Adds a metadata value (`x-amz-meta-...`). What isn't printable ASCII is percent-encoded: headers carry nothing else.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod auth;
+mod backup;
 mod budgets;
 mod cleanup;
 mod crashes;

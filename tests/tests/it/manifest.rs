@@ -9,7 +9,7 @@ type Rights = (&'static str, bool, bool, &'static [&'static str], &'static [&'st
 const BUCKET: [&str; 5] = ["s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"];
 
 /// Component, database, key-value, hosts, variables beside `public_url`; `"bucket"` stands for what is needed to sign for the bucket.
-const RIGHTS: [Rights; 13] = [
+const RIGHTS: [Rights; 14] = [
     (
         "auth",
         true,
@@ -105,6 +105,8 @@ const RIGHTS: [Rights; 13] = [
     ),
     ("admin", true, true, &[], &["session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "admin_emails"]),
     ("reconcile-cron", true, true, &["creem_base_url"], &["cron_secret", "creem_base_url", "creem_api_key"]),
+    // It reads everything and can open nothing that is sealed for others: it holds no session secret and reaches nobody but the bucket.
+    ("backup-cron", true, false, &["s3_endpoint"], &["cron_secret", "data_encryption_key", "bucket"]),
     ("health", true, true, &["s3_endpoint"], &["bucket"]),
 ];
 

@@ -6,7 +6,7 @@ use sandbox::{Credential, Credentials};
 use serde_json::json;
 
 /// Every route with the methods it answers to.
-const ROUTES: [(&str, &str); 49] = [
+const ROUTES: [(&str, &str); 50] = [
     ("/auth/login/google", "GET"),
     ("/auth/login/github", "GET"),
     ("/auth/callback/google", "GET"),
@@ -55,6 +55,7 @@ const ROUTES: [(&str, &str); 49] = [
     ("/internal/cleanup", "POST"),
     ("/internal/tasks", "POST"),
     ("/internal/reconcile", "POST"),
+    ("/internal/backup", "POST"),
     ("/health", "GET, HEAD"),
 ];
 

@@ -93,6 +93,7 @@ const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
     ("POST", "/internal/cleanup", Scheduler, Nothing),
     ("POST", "/internal/tasks", Scheduler, Nothing),
     ("POST", "/internal/reconcile", Scheduler, Nothing),
+    ("POST", "/internal/backup", Scheduler, Nothing),
     ("GET", "/health", Open, Nothing),
     ("GET", "/health/live", Open, Nothing),
 ];

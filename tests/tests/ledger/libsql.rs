@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use audit::INVARIANTS;
+use backup::schema::{Column, PLAN, Plan};
 use books::{Database, Refusal, Value, Walk, walk};
 use serde_json::json;
 use tempfile::TempDir;
@@ -210,5 +211,30 @@ fn the_books_are_right_on_a_libsql_server_too() {
     assert_eq!(client.run("SELECT credits FROM users WHERE id = 'bob'", &[]).unwrap()[0][0].integer(), 10);
     for invariant in INVARIANTS {
         assert_eq!(client.run(invariant.offenders, &[]).unwrap(), Vec::<Vec<Value>>::new(), "{}", invariant.id);
+    }
+    one_statement_sees_every_row(&mut client);
+}
+
+/// What a backup is made of (crates/backup): the plan is read and the statement works as on a local file.
+fn one_statement_sees_every_row(client: &mut Client) {
+    let column = |row: &Vec<Value>| Column {
+        table: row[0].text().to_owned(),
+        table_sql: row[1].text().to_owned(),
+        without_rowid: row[2].integer() != 0,
+        name: row[3].text().to_owned(),
+        declared_type: row[4].text().to_owned(),
+        in_primary_key: row[5].integer(),
+    };
+    let columns: Vec<Column> = client.run(PLAN, &[]).unwrap().iter().map(column).collect();
+    let plan = Plan::of(&columns);
+    let rows = client.run(&plan.statement().unwrap(), &[]).unwrap();
+    assert!(plan.tables.len() > 20, "{plan:?}");
+    for (number, table) in plan.tables.iter().enumerate().skip(1) {
+        let of_table: Vec<_> = rows.iter().filter(|row| row[0].integer() == i64::try_from(number).unwrap()).collect();
+        let count = client.run(&format!("SELECT count(*) FROM {}", table.name), &[]).unwrap()[0][0].integer();
+        assert_eq!(i64::try_from(of_table.len()).unwrap(), count, "{}", table.name);
+        if table.name == "users" {
+            assert!(of_table.iter().any(|row| row.iter().any(|value| matches!(value, Value::Text(text) if text == "bob@example.com"))));
+        }
     }
 }
