@@ -218,10 +218,7 @@ impl Call {
         let client = Client::of(&self.headers, trusted);
         // On this machine that is as it should be. Where strangers come it means that no limit counts addresses, and somebody should know.
         if client.is_none_or(|client| !client.distinct) && !self.settings.is_loopback()? && !TOLD.swap(true, Ordering::Relaxed) {
-            eprintln!(
-                "{}",
-                serde_json::json!({"level": "warn", "event": "clients_not_told_apart", "request_id": self.request_id, "trusted_proxy": trusted})
-            );
+            eprintln!(r#"{{"level":"warn","event":"clients_not_told_apart"}}"#);
         }
         Ok(client)
     }

@@ -126,7 +126,6 @@ async fn where_strangers_come_and_cannot_be_told_apart_the_operator_hears_of_it(
         }
         let told = world.events("clients_not_told_apart");
         assert!(!told.is_empty() && told.len() < 5, "once for each instance: {told:?}");
-        assert_eq!(told[0]["trusted_proxy"], proxy);
     }
     // As it should be, and on this machine, there is nothing to tell.
     let world = serve("x-forwarded-for").await;

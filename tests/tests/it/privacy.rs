@@ -218,7 +218,7 @@ async fn what_a_provider_repeats_of_a_person_goes_neither_into_the_log_nor_into_
         assert!(places.is_empty(), "{trace} is in {places:#?}");
     }
     // What an operator needs is there.
-    assert!(world.events("task_handed_over").iter().any(|line| line["cause"] == "refused: code 422"), "{}", world.tail());
+    assert!(world.events("task_handed_over").iter().any(|line| line["cause"] == "code 422"), "{}", world.tail());
     assert!(world.events("provider_failed").iter().any(|line| line["cause"] == "code 451"), "{}", world.tail());
     world.assert_books_balance();
 }
