@@ -351,11 +351,12 @@ async fn guard(State(world): State<Arc<World>>, request: Request, next: Next) ->
         pause(ms).await;
     }
     let told = world.faults.strike(&subject, |fault| match fault {
-        Fault::CreemApiAnswers { status } => Some(*status),
+        Fault::CreemApiAnswers { status } => Some((*status, None)),
+        Fault::CreemApiSays { status, msg } => Some((*status, Some(msg.clone()))),
         _ => None,
     });
     match told {
-        Some(status) => problem(status, &["As told by the sandbox"]),
+        Some((status, msg)) => problem(status, &[msg.as_deref().unwrap_or("As told by the sandbox")]),
         None => next.run(request).await,
     }
 }
@@ -1265,7 +1266,7 @@ async fn billing_link(State(world): State<Arc<World>>, body: Bytes) -> Response 
 }
 
 /// Allows every prompt but those that carry a mark: `[deny]` or `[flag]`.
-async fn moderate(body: Bytes) -> Response {
+async fn moderate(State(world): State<Arc<World>>, body: Bytes) -> Response {
     let wish: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Some(prompt) = wish["prompt"].as_str().filter(|p| !p.is_empty()) else {
         return problem(400, &["prompt should not be empty"]);
@@ -1278,6 +1279,13 @@ async fn moderate(body: Bytes) -> Response {
     let mut result = json!({
         "id": fresh_id("mod_"), "object": "moderation_result", "prompt": prompt, "decision": decision, "usage": { "units": 1 },
     });
+    let told = world.faults.strike(prompt, |fault| match fault {
+        Fault::CreemModerationDecides { decision } => Some(decision.clone()),
+        _ => None,
+    });
+    if let Some(told) = told {
+        result["decision"] = json!(told);
+    }
     if let Some(external_id) = wish["external_id"].as_str() {
         result["external_id"] = json!(external_id);
     }

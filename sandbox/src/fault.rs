@@ -127,7 +127,7 @@ pub enum Fault {
         /// `status`: which (default 500).
         #[serde(default)]
         status: Option<u16>,
-        /// `slow`: how long before the first byte (default 5 s).
+        /// `slow`: how long before the first byte (default 5 s). `drip`: how long between two bytes (default 250 ms).
         #[serde(default)]
         ms: Option<u64>,
     },
@@ -135,6 +135,15 @@ pub enum Fault {
     /// creem's API answers this status.
     #[serde(rename = "creem.api_answers")]
     CreemApiAnswers { status: u16 },
+    /// creem's API refuses with this status and these words.
+    #[serde(rename = "creem.api_says")]
+    CreemApiSays { status: u16, msg: String },
+    /// The moderation answers this decision whatever the prompt; none: it answers without one.
+    #[serde(rename = "creem.moderation_decides")]
+    CreemModerationDecides {
+        #[serde(default)]
+        decision: Option<String>,
+    },
     /// creem's API takes this long.
     #[serde(rename = "creem.api_slow")]
     CreemApiSlow { ms: u64 },
@@ -242,6 +251,8 @@ pub enum ServedResult {
     Status,
     /// The right picture, late.
     Slow,
+    /// The right picture, a byte at a time: never silent, and never done.
+    Drip,
 }
 
 /// A fault with how often it happens and to whom.

@@ -1045,6 +1045,25 @@ async fn result_file(
             let headers = [(header::CONTENT_TYPE, "image/png".to_owned()), (header::CONTENT_LENGTH, length)];
             (headers, Body::from_stream(cut)).into_response()
         }
+        ServedResult::Drip => {
+            let Some((bytes, _)) = stored else {
+                return not_found();
+            };
+            let length = bytes.len().to_string();
+            let ms = ms.unwrap_or(250);
+            // Its head at once: what is fetched is a picture.
+            let first = bytes.slice(..bytes.len().min(64));
+            let rest = bytes.slice(first.len()..);
+            let rest = futures::stream::iter(0..rest.len()).then(move |at| {
+                let byte = rest.slice(at..=at);
+                async move {
+                    pause(ms).await;
+                    Ok::<_, std::io::Error>(byte)
+                }
+            });
+            let headers = [(header::CONTENT_TYPE, "image/png".to_owned()), (header::CONTENT_LENGTH, length)];
+            (headers, Body::from_stream(futures::stream::iter([Ok(first)]).chain(rest))).into_response()
+        }
         ServedResult::Slow => {
             pause(ms.unwrap_or(5_000)).await;
             stored.map_or_else(not_found, |(bytes, format)| file_of(bytes, format))

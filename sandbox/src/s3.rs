@@ -46,8 +46,17 @@ pub(crate) fn router(world: &Arc<World>) -> anyhow::Result<Router> {
     Ok(Router::new().fallback(serve).with_state((Arc::clone(world), builder.build())))
 }
 
+/// Longest body of one request, in bytes: parts of the app's objects have five MiB, its photos ten.
+const LONGEST: usize = 64 << 20;
+
 async fn serve(State((world, service)): State<(Arc<World>, S3Service)>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // Read before anything is said: a client that still sends when it is refused finds the connection closed and misses the reason.
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, LONGEST).await else {
+        return error(StatusCode::BAD_REQUEST, "IncompleteBody", "The body broke off, or is longer than anything we store.");
+    };
+    let request = Request::from_parts(parts, Body::from(body));
     if let Some(refused) = misbehave(&world, &method, &path).await.or_else(|| unlike_r2(&request)) {
         return refused;
     }

@@ -418,7 +418,10 @@ impl World {
         let tasks = "UPDATE ai_tasks SET created_at = created_at - ?1, next_attempt_at = next_attempt_at - ?1, claimed_until = claimed_until - ?1 \
                      WHERE status IN ('pending', 'processing')";
         self.db_write(tasks, [seconds]);
-        self.db_write("UPDATE uploads SET created_at = created_at - ?1 WHERE status = 'pending'", [seconds]);
+        self.db_write(
+            "UPDATE uploads SET created_at = created_at - ?1, claimed_until = claimed_until - ?1 WHERE status = 'pending'",
+            [seconds],
+        );
         self.db_write("UPDATE idempotency_keys SET claimed_until = claimed_until - ?1", [seconds]);
         self.db_write("UPDATE erasures SET next_look_at = next_look_at - ?1", [seconds]);
         self.db_write("UPDATE job_runs SET started_at = started_at - ?1", [seconds]);
@@ -438,6 +441,31 @@ impl World {
         let sql = "INSERT INTO ai_tasks (id, task_no, user_id, input_params, external_provider, price, next_attempt_at, claimed_until) \
                    SELECT 'spent', 'TASK_spent', id, ?2, 'kie_4o', credits - ?3, 99999999999, 99999999999 FROM users WHERE id = ?1 AND credits > ?3";
         self.db_write(sql, (user, upload.to_string(), left));
+    }
+
+    /// An act of the admins' log, as if an admin had done it.
+    pub fn db_act(&self, action: &str, subject: &str, detail: &Value, at: i64) {
+        let last = self.sql("SELECT seq, hash FROM admin_log ORDER BY seq DESC LIMIT 1").pop();
+        let (seq, previous) = last.map_or((1, String::new()), |row| (row[0].as_i64().unwrap() + 1, row[1].as_str().unwrap().to_owned()));
+        let mut act = audit::log::Act {
+            seq,
+            at,
+            admin_id: "test".into(),
+            action: action.into(),
+            subject: subject.into(),
+            detail: detail.to_string(),
+            previous,
+            hash: String::new(),
+        };
+        act.hash = act.hash();
+        let sql = format!("INSERT INTO admin_log ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", audit::log::COLUMNS);
+        self.db_write(&sql, (act.seq, act.at, act.admin_id, act.action, act.subject, act.detail, act.previous, act.hash));
+    }
+
+    /// Credits for the only user there is, given at this time and good for so many seconds.
+    pub fn db_gift(&self, key: &str, credits: i64, at: i64, lasts: Option<i64>) {
+        let user = self.sql_text("SELECT id FROM users");
+        self.db_act("gift", &user, &json!({"key": key, "credits": credits, "lasts": lasts}), at);
     }
 
     /// Whether every rule about money holds: see the invariants in ARCHITECTURE.md.
@@ -533,6 +561,13 @@ impl Person {
     /// What Google's button has to be given in this browser.
     pub async fn one_tap_nonce(&self) -> String {
         self.get(200, "/auth/google/nonce").await.json()["nonce"].as_str().unwrap().to_owned()
+    }
+
+    /// Signs in with a credential as Google's button gives it.
+    pub async fn one_tap(&self, expected: u16, wish: sandbox::Credential) -> Answer {
+        let nonce = Some(self.one_tap_nonce().await);
+        let credential = self.world.control().google_credential(&sandbox::Credential { nonce, ..wish });
+        self.post_json(expected, "/auth/google", &json!({"credential": credential})).await
     }
 
     /// One's id.
@@ -674,6 +709,24 @@ impl FormBody for RequestBuilder {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Keys that are no placeholders: with those the app refuses to run where strangers can reach it.
+#[must_use]
+pub fn real_credentials() -> sandbox::Credentials {
+    let real = |name: &str| format!("real-{name}");
+    sandbox::Credentials {
+        s3_access_key_id: real("s3-key"),
+        s3_secret_access_key: real("s3-secret"),
+        kie_api_key: real("kie-key"),
+        kie_webhook_hmac_key: real("kie-hmac"),
+        creem_api_key: real("creem-key"),
+        creem_webhook_secret: real("creem-webhook"),
+        google_client_id: real("google-client"),
+        google_client_secret: real("google-secret"),
+        github_client_id: real("github-client"),
+        github_client_secret: real("github-secret"),
+    }
 }
 
 /// Unix seconds.

@@ -20,6 +20,9 @@ pub struct Options {
     /// The database's file; the one of runtime-config.toml when none is named
     #[arg(long)]
     database: Option<PathBuf>,
+    /// The hash of the last `admin_act` in the operator's log: that act must still be there
+    #[arg(long, conflicts_with = "soak")]
+    head: Option<String>,
     /// Walk instead: do random things to fresh databases and compare them with a model after every step
     #[arg(long)]
     soak: bool,
@@ -44,8 +47,18 @@ fn look(options: &Options) -> Result<()> {
         None => state::database(&state::default_runtime_config())?,
     };
     let mut database = Sqlite::open(&path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-    let mut report = format!("{}\n", path.display());
-    let mut wrong = 0;
+    let (report, wrong) = examine(&mut database, options.head.as_deref())?;
+    // Whoever reads only the first lines has seen enough.
+    let _ = std::io::stdout().write_all(format!("{}\n{report}", path.display()).as_bytes());
+    if wrong > 0 {
+        bail!("{wrong} rows break a rule");
+    }
+    Ok(())
+}
+
+/// Asks for every rule, and answers what to tell and how many rows break one.
+fn examine(database: &mut impl Database, head: Option<&str>) -> Result<(String, usize)> {
+    let (mut report, mut wrong) = (String::new(), 0);
     for invariant in audit::INVARIANTS.iter().chain(audit::OVERDUE) {
         let mut ask = |sql| database.run(sql, &[]).map_err(|error| anyhow::anyhow!("{}: {error}", invariant.id));
         let count = ask(invariant.count)?[0][0].integer();
@@ -67,12 +80,16 @@ fn look(options: &Options) -> Result<()> {
     if let Some(seq) = first_wrong {
         let _ = writeln!(report, "     {seq} is the first that does not fit");
     }
-    // Whoever reads only the first lines has seen enough.
-    let _ = std::io::stdout().write_all(report.as_bytes());
-    if wrong > 0 {
-        bail!("{wrong} rows break a rule");
+    if let Some(head) = head {
+        let holds = audit::log::holds(&acts, head);
+        wrong += usize::from(!holds);
+        let verdict = if holds { "ok" } else { "1 WRONG" };
+        let _ = writeln!(report, "L2   {verdict:>10} of {:>8}  the act that the operator's log names is still in the admins' log", 1);
     }
-    Ok(())
+    if let Some(last) = acts.last() {
+        let _ = writeln!(report, "     the last act is {}", last.hash);
+    }
+    Ok((report, wrong))
 }
 
 fn act(row: &[books::Value]) -> Act {
@@ -129,4 +146,106 @@ fn soak(options: &Options) -> Result<()> {
         bail!("the books are wrong; walk it again with --soak --seed (that of the failure) --steps {WALK}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Books with two people, and what an admin did there.
+    fn books() -> Sqlite {
+        let mut books = Sqlite::migrated(&root().join("migrations")).expect("migrated");
+        for id in ["boss", "ada"] {
+            let sql = "INSERT INTO sign_ups (user_id, email, name, credits, provider, openid, created_at) \
+                       VALUES (?1, ?1, ?1, 3, 'google', ?1, unixepoch())";
+            books.run(sql, &[id.into()]).expect("a sign-up");
+        }
+        for (action, subject, detail) in [
+            ("role", "boss", json!({"role": "admin"})),
+            ("invalidate", "config:", json!({})),
+            ("gift", "ada", json!({"key": "one", "credits": 5})),
+            ("gift", "ada", json!({"key": "two", "credits": 7})),
+        ] {
+            record(&mut books, action, subject, &detail);
+        }
+        books
+    }
+
+    fn acts(books: &mut Sqlite) -> Vec<Act> {
+        let sql = format!("SELECT {} FROM admin_log ORDER BY seq", audit::log::COLUMNS);
+        books.run(&sql, &[]).expect("the log").iter().map(|row| act(row)).collect()
+    }
+
+    fn record(books: &mut Sqlite, action: &str, subject: &str, detail: &Value) {
+        let known = acts(books);
+        let mut act = Act {
+            seq: i64::try_from(known.len()).expect("few") + 1,
+            at: 1_000,
+            admin_id: "boss".into(),
+            action: action.into(),
+            subject: subject.into(),
+            detail: detail.to_string(),
+            previous: known.last().map(|act| act.hash.clone()).unwrap_or_default(),
+            hash: String::new(),
+        };
+        act.hash = act.hash();
+        let sql = format!("INSERT INTO admin_log ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", audit::log::COLUMNS);
+        let texts = [&act.admin_id, &act.action, &act.subject, &act.detail, &act.previous, &act.hash];
+        let mut parameters = vec![act.seq.into(), act.at.into()];
+        parameters.extend(texts.map(books::Value::from));
+        books.run(&sql, &parameters).expect("an act");
+    }
+
+    /// Somebody with the keys to the database changes its log; answers the rules that tell.
+    fn told_after(forgery: &[&str], head: Option<&str>) -> Vec<String> {
+        let mut books = books();
+        for trigger in ["admin_log_no_update", "admin_log_no_delete"] {
+            books.run(&format!("DROP TRIGGER {trigger}"), &[]).expect("a trigger");
+        }
+        for sql in forgery {
+            books.run(sql, &[]).expect(sql);
+        }
+        let (report, wrong) = examine(&mut books, head).expect("a report");
+        let told: Vec<String> = report
+            .lines()
+            .filter(|line| line.contains("WRONG"))
+            .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(told.is_empty(), wrong == 0, "{report}");
+        told
+    }
+
+    #[test]
+    fn a_log_as_it_was_written_is_right() {
+        let head = acts(&mut books()).last().expect("an act").hash.clone();
+        assert_eq!(told_after(&[], None), Vec::<String>::new());
+        assert_eq!(told_after(&[], Some(&head)), Vec::<String>::new());
+        let before = acts(&mut books())[1].hash.clone();
+        assert_eq!(told_after(&[], Some(&before)), Vec::<String>::new(), "acts after the head that is known are all right");
+    }
+
+    #[test]
+    fn a_log_that_was_forged_or_shortened_is_told() {
+        assert_eq!(told_after(&["UPDATE admin_log SET subject = 'eve' WHERE seq = 2"], None), ["L1"]);
+        assert_eq!(told_after(&["DELETE FROM admin_log WHERE seq = 2"], None), ["L1"]);
+        // What is left is a chain each time.
+        assert_eq!(told_after(&["DELETE FROM admin_log WHERE seq = 4"], None), ["I7c"]);
+        assert_eq!(told_after(&["DELETE FROM admin_log WHERE seq > 1"], None), ["I7c"]);
+        assert_eq!(told_after(&["DELETE FROM admin_log"], None), ["I7c", "I7d"]);
+        assert_eq!(told_after(&["UPDATE users SET role = 'admin' WHERE id = 'ada'"], None), ["I7d"]);
+        let gift =
+            "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) VALUES ('x', 'ada', 9, 'gift', 'admin', 'x')";
+        assert_eq!(told_after(&[gift], None), ["I7c"]);
+    }
+
+    #[test]
+    fn an_act_that_gave_nothing_is_missed_by_whoever_knows_its_hash() {
+        let mut with_one_more = books();
+        record(&mut with_one_more, "invalidate", "task:", &json!({}));
+        let head = acts(&mut with_one_more).last().expect("an act").hash.clone();
+        assert_eq!(told_after(&[], Some(&head)), ["L2"], "it is not there, and nothing else shows it");
+        assert_eq!(told_after(&["DELETE FROM admin_log"], Some(&head)), ["I7c", "I7d", "L2"]);
+    }
 }

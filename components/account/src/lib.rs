@@ -125,8 +125,13 @@ async fn export(call: &Call) -> Result<Reply, Problem> {
         session::list(call, &caller),
         session::log(call, id)
     )?;
+    let mut uploads = uploads;
+    for upload in &mut uploads {
+        // As components/upload seals it.
+        let place = format!("name of {}", upload["id"].as_str().unwrap_or_default());
+        upload["original_name"] = upload["original_name"].as_str().and_then(|sealed| keys.open(&place, sealed)).into();
+    }
     let tasks: Vec<_> = tasks.iter().map(|task| task.view(&keys, public_url, now)).collect();
-    let identities: Vec<Value> = identities.iter().map(|(provider, at)| json!({"provider": provider, "created_at": at})).collect();
     let mut answer = reply::ok(&json!({
         "exported_at": now, "user": user, "credits": user.credits, "identities": identities, "sessions": sessions, "sign_ins": sign_ins,
         "uploads": uploads, "tasks": tasks, "orders": orders, "subscriptions": subscriptions, "credit_history": history,

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 /// How often an act tries to be the next one, while others are quicker.
 const TRIES: usize = 20;
 
-/// Records an act, and so does it.
+/// Records an act, and so does it. Giving somebody a role they have is no act: then nothing is recorded.
 ///
 /// # Errors
 /// What the act itself is refused with; then nothing is recorded.
-pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value, at: i64) -> Result<Act, Error> {
+pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value, at: i64) -> Result<(), Error> {
     for _ in 0..TRIES {
         let last = one("SELECT seq, hash FROM admin_log ORDER BY seq DESC LIMIT 1", Vec::new()).await?;
         let (seq, previous) = last.map_or((1, String::new()), |row| (row.integer(0) + 1, row.text(1)));
@@ -28,7 +28,10 @@ pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value,
             hash: String::new(),
         };
         act.hash = act.hash();
-        let sql = format!("INSERT INTO admin_log ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+        let sql = format!(
+            "INSERT INTO admin_log ({COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 \
+             WHERE ?4 <> 'role' OR EXISTS (SELECT 1 FROM users WHERE id = ?5 AND role <> ?6 ->> 'role') RETURNING seq"
+        );
         let parameters = vec![
             act.seq.into(),
             act.at.into(),
@@ -40,6 +43,7 @@ pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value,
             act.hash.as_str().into(),
         ];
         match run(&sql, parameters).await {
+            Ok(rows) if rows.is_empty() => return Ok(()),
             Ok(_) => {
                 // The hash goes where the database's owner cannot change it.
                 eprintln!(
@@ -47,7 +51,7 @@ pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value,
                     json!({"level": "info", "event": "admin_act", "seq": act.seq, "admin": act.admin_id, "action": act.action,
                            "subject": act.subject, "hash": act.hash})
                 );
-                return Ok(act);
+                return Ok(());
             }
             Err(Error::Refused("log_moved_on")) => {}
             // Two that wrote the same number at the same time, on a store that tells so otherwise.
@@ -75,13 +79,22 @@ pub async fn list(page: &Page) -> Result<(Vec<Value>, Option<String>), Problem> 
     Ok((acts.collect(), next))
 }
 
-/// How many acts there are, and the first that does not fit.
+/// How many acts there are, the first that does not fit, and the hash of the last.
 ///
 /// # Errors
 /// The database's.
-pub async fn verify() -> Result<(usize, Option<i64>), Error> {
+pub async fn verify() -> Result<(usize, Option<i64>, Option<String>), Error> {
     let acts: Vec<Act> = run(&format!("SELECT {COLUMNS} FROM admin_log ORDER BY seq"), Vec::new()).await?.iter().map(read).collect();
-    Ok((acts.len(), first_wrong(&acts)))
+    Ok((acts.len(), first_wrong(&acts), acts.last().map(|act| act.hash.clone())))
+}
+
+/// Who gave somebody the role they have, if the log tells of it.
+///
+/// # Errors
+/// The database's.
+pub async fn last_role(user_id: &str) -> Result<Option<String>, Error> {
+    let sql = "SELECT admin_id FROM admin_log WHERE action = 'role' AND subject = ?1 ORDER BY seq DESC LIMIT 1";
+    Ok(one(sql, vec![user_id.into()]).await?.map(|row| row.text(0)))
 }
 
 fn read(row: &Row) -> Act {

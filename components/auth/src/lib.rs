@@ -41,7 +41,7 @@ const ATTEMPT_SECONDS: u64 = 600;
 const ONE_TAP_COOKIE: &str = "__onetap";
 /// How long the button may wait, in seconds; Google's tokens are good for as long.
 const ONE_TAP_SECONDS: u64 = 3_600;
-/// Another way to sign in is added only to a session that began so many seconds ago at most.
+/// Ways to sign in are added and taken away only in a session that began so many seconds ago at most.
 const RECENT: i64 = 3_600;
 
 #[http_service]
@@ -62,11 +62,13 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["auth", "logout"], &Method::POST) => logout(&call).await,
         (["auth", "sessions"], &Method::GET) => sessions(&call).await,
         (["auth", "sessions", id], &Method::DELETE) => revoke(&call, id).await,
-        (["auth", "login" | "callback", _] | ["auth", "session" | "sessions"] | ["auth", "google", "nonce"], _) => {
+        (["auth", "identities"], &Method::GET) => identities(&call).await,
+        (["auth", "identities", id], &Method::DELETE) => unlink(&call, id).await,
+        (["auth", "login" | "callback", _] | ["auth", "session" | "sessions" | "identities"] | ["auth", "google", "nonce"], _) => {
             Err(Problem::method_not_allowed("GET"))
         }
         (["auth", "google" | "logout"] | ["auth", "link", _], _) => Err(Problem::method_not_allowed("POST")),
-        (["auth", "sessions", _], _) => Err(Problem::method_not_allowed("DELETE")),
+        (["auth", "sessions" | "identities", _], _) => Err(Problem::method_not_allowed("DELETE")),
         _ => Err(Problem::not_found("address")),
     }
 }
@@ -86,12 +88,17 @@ async fn login(call: &Call, provider: Provider) -> Result<Reply, Problem> {
 /// send a person to a provider where somebody else is signed in, whose identity would then open this account.
 async fn link(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     let caller = limit::writer(call, Class::SignIn).await?;
-    if !session::is_recent(&caller, RECENT).await? {
-        return Err(Problem::new(Code::Forbidden, "For this one has to have signed in within the last hour. Sign in again."));
-    }
+    require_recent(&caller).await?;
     let (url, state) = begin(call, provider, Some(caller.user_id)).await?;
     let cookie = session::set_cookie(call, STATE_COOKIE, &state, ATTEMPT_SECONDS)?;
     reply::with_header(reply::ok(&json!({"url": url}))?, header::SET_COOKIE, &cookie)
+}
+
+async fn require_recent(caller: &SignedIn) -> Result<(), Problem> {
+    if session::is_recent(caller, RECENT).await? {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Forbidden, "For this one has to have signed in within the last hour. Sign in again."))
 }
 
 async fn begin(call: &Call, provider: Provider, link_to: Option<String>) -> Result<(String, String), Problem> {
@@ -138,16 +145,26 @@ async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     }
     let code = call.query("code").filter(|code| !code.is_empty()).ok_or_else(|| refuse("no code"))?;
     let identity = attempt.finish(&call.settings, code).await?;
-    let mut response = reply::redirect(&attempt.return_to)?;
-    if let Some(user_id) = &attempt.link_to {
-        // Whoever began it is still there.
-        let caller = session::find(call).await?.filter(|caller| caller.user_id == *user_id);
-        user::attach(&caller.ok_or_else(|| refuse("somebody else began this"))?.user_id, &identity, clock::now()).await?;
-    } else {
-        let (_, token) = sign_in(call, &identity).await?;
-        response = reply::with_header(response, header::SET_COOKIE, &session::cookie(call, &token)?)?;
-    }
+    let token = match &attempt.link_to {
+        Some(user_id) => {
+            // Whoever began it is still there.
+            let caller = session::find(call).await?.filter(|caller| caller.user_id == *user_id);
+            attach(call, caller.ok_or_else(|| refuse("somebody else began this"))?, &identity).await?
+        }
+        None => sign_in(call, &identity).await?.1,
+    };
+    let response = reply::with_header(reply::redirect(&attempt.return_to)?, header::SET_COOKIE, &session::cookie(call, &token)?)?;
     reply::with_header(response, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, "", 0)?)
+}
+
+/// Adds a way to sign in to the caller's account, and exchanges the session for a new one: an id that somebody may have seen before is good
+/// for nothing in an account that more people's word opens now. The other sessions stay, or whoever got hold of one could shut its owner out.
+async fn attach(call: &Call, caller: SignedIn, identity: &Identity) -> Result<String, Problem> {
+    user::attach(&caller.user_id, identity, clock::now()).await?;
+    let token = session::start(call, &caller.user_id).await?;
+    end(&caller.user_id, &caller.session).await?;
+    eprintln!("{}", json!({"level": "info", "event": "identity_added", "user": caller.user_id, "provider": identity.provider}));
+    Ok(token)
 }
 
 /// GET /auth/google/nonce: what Google's own button has to be given, bound to this browser by a cookie. Nothing is stored.
@@ -229,13 +246,37 @@ async fn logout(call: &Call) -> Result<Reply, Problem> {
         if call.query("all") == Some("true") {
             session::end_all(&caller.user_id).await?;
         } else {
-            match session::end(&caller.user_id, &caller.session).await {
-                Err(problem) if problem.code != Code::NotFound => return Err(problem),
-                _ => {}
-            }
+            end(&caller.user_id, &caller.session).await?;
         }
     }
     reply::with_header(reply::no_content(), header::SET_COOKIE, &session::forget_cookie(call)?)
+}
+
+/// Ends a session, or finds it over.
+async fn end(user_id: &str, session: &str) -> Result<(), Problem> {
+    match session::end(user_id, session).await {
+        Err(problem) if problem.code != Code::NotFound => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+/// GET /auth/identities: how can I sign in?
+async fn identities(call: &Call) -> Result<Reply, Problem> {
+    let caller = limit::reader(call).await?;
+    reply::ok(&json!({"identities": user::identities(&caller.user_id).await?}))
+}
+
+/// DELETE /auth/identities/{id}: this way to sign in opens the account no more. Sessions that may have begun with it are over, all but this one.
+async fn unlink(call: &Call, id: &str) -> Result<Reply, Problem> {
+    let caller = limit::writer(call, Class::SignIn).await?;
+    require_recent(&caller).await?;
+    let provider = user::detach(&caller.user_id, id).await?;
+    eprintln!("{}", json!({"level": "info", "event": "identity_removed", "user": caller.user_id, "provider": provider}));
+    let sql = "SELECT id_hash FROM sessions WHERE user_id = ?1 AND id_hash <> ?2 AND expires_at > 0";
+    for row in database::run(sql, vec![caller.user_id.as_str().into(), caller.session.as_str().into()]).await? {
+        end(&caller.user_id, &row.text(0)).await?;
+    }
+    Ok(reply::no_content())
 }
 
 /// GET /auth/sessions: where am I signed in?

@@ -91,13 +91,14 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
         // Whoever was believed to be cut off was only slow.
         (Err(Error::Taken(_)), Some(work_id)) => return Ok(task::create::of_work(user_id, order, work_id).await?),
         (Err(error), _) => {
-            if matches!(error, Error::Refused("spend_limit_reached")) {
-                eprintln!(
-                    "{}",
-                    json!({"level": "error", "event": "spend_limit_reached", "request_id": call.request_id, "limit": day_limit})
-                );
-            }
-            return Err(error.into());
+            return Err(match error {
+                Error::Refused(event @ ("spend_limit_reached" | "share_of_the_day_used")) => {
+                    let level = if event == "spend_limit_reached" { "error" } else { "warn" };
+                    eprintln!("{}", json!({"level": level, "event": event, "request_id": call.request_id, "limit": day_limit}));
+                    Problem::from(error).retry_after(until_tomorrow(now))
+                }
+                error => error.into(),
+            });
         }
     };
     if tasks.is_empty() {
@@ -110,6 +111,11 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
     Ok(tasks)
 }
 
+/// Seconds until the next day begins (UTC), which is when pictures are counted anew.
+fn until_tomorrow(now: i64) -> u32 {
+    u32::try_from(86_400 - now.rem_euclid(86_400)).unwrap_or(3_600)
+}
+
 /// Asks the moderation about a person's own words and keeps its verdict; answers its name. Without a clear yes nothing is made: the
 /// provider's terms demand that every such text is checked before.
 async fn moderate(call: &Call, user_id: &str, words: &str) -> Result<Option<String>, Problem> {
@@ -119,7 +125,7 @@ async fn moderate(call: &Call, user_id: &str, words: &str) -> Result<Option<Stri
     })?;
     let sql = "INSERT INTO prompt_verdicts (id, user_id, provider_id, decision, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     let id = uuid::Uuid::now_v7().to_string();
-    let parameters = vec![id.into(), user_id.into(), verdict.id.clone().into(), verdict.decision.as_str().into(), clock::now().into()];
+    let parameters = vec![id.into(), user_id.into(), verdict.id.clone().into(), verdict.decision.into(), clock::now().into()];
     database::run(sql, parameters).await?;
     if verdict.decision == "allow" {
         return Ok(verdict.id);

@@ -10,6 +10,7 @@ use http_body_util::BodyDataStream;
 use multer::Multipart;
 use photo::Clean;
 use problem::{Code, Problem};
+use seal::Keys;
 use service::Call;
 use session::SignedIn;
 use storage::{Bucket, Description, key};
@@ -69,10 +70,9 @@ pub fn look(file: Bytes, claimed: &str) -> Result<Clean, Problem> {
     Ok(clean)
 }
 
-/// What is stored with a photo's object.
-pub fn description(clean: &Clean, user_id: &str, name: Option<&str>) -> Description {
+/// What is stored with a photo's object. Not the name its owner gave it: whoever is given a link to it, the AI provider too, reads this.
+pub fn description(clean: &Clean, user_id: &str) -> Description {
     Description::of(clean.photo.kind.content_type())
-        .with("x-amz-meta-original-name", name.unwrap_or_default())
         .with("x-amz-meta-uploaded-at", &clock::now().to_string())
         .with("x-amz-meta-user-id", user_id)
 }
@@ -106,6 +106,7 @@ enum Keep {
 struct Intake<'a> {
     caller: &'a SignedIn,
     bucket: &'a Bucket,
+    keys: Keys,
     most_bytes: u64,
     /// What has a row already.
     ids: Vec<String>,
@@ -115,7 +116,7 @@ struct Intake<'a> {
 impl<'a> Intake<'a> {
     fn new(call: &Call, caller: &'a SignedIn, bucket: &'a Bucket, keep: Keep) -> Result<Self, Problem> {
         let most_bytes = u64::try_from(call.settings.integer("upload_max_bytes")?).unwrap_or_default();
-        Ok(Self { caller, bucket, most_bytes, ids: Vec::new(), keep })
+        Ok(Self { caller, bucket, keys: Keys::from_settings(&call.settings)?, most_bytes, ids: Vec::new(), keep })
     }
 
     async fn read(&mut self, call: &mut Call) -> Result<(), Problem> {
@@ -185,9 +186,9 @@ impl<'a> Intake<'a> {
             return Ok(());
         }
         let name = name.map(|name| plain_name(&name)).filter(|name| !name.is_empty());
-        let (id, key) = intend(self.caller, clean.photo.kind, name.as_deref()).await?;
+        let (id, key) = intend(&self.keys, self.caller, clean.photo.kind, name.as_deref()).await?;
         self.ids.push(id.clone());
-        self.bucket.put(&key, &description(&clean, &self.caller.user_id, name.as_deref()), clean.bytes.clone()).await?;
+        self.bucket.put(&key, &description(&clean, &self.caller.user_id), clean.bytes.clone()).await?;
         if !confirm(&id, &clean).await? {
             // Nobody's any more.
             self.bucket.delete(&key).await?;
@@ -237,12 +238,18 @@ impl<'a> Intake<'a> {
     }
 }
 
+/// Where the name of an upload's file is sealed for.
+pub fn name_of(upload_id: &str) -> String {
+    format!("name of {upload_id}")
+}
+
 /// The row, before the object; answers its id and its key.
 ///
 /// # Errors
 /// The database's; refused for somebody who has gone.
-pub async fn intend(caller: &SignedIn, kind: photo::Kind, name: Option<&str>) -> Result<(String, String), Problem> {
+pub async fn intend(keys: &Keys, caller: &SignedIn, kind: photo::Kind, name: Option<&str>) -> Result<(String, String), Problem> {
     let id = uuid::Uuid::now_v7().to_string();
+    let name = name.map(|name| keys.seal(&name_of(&id), name)).transpose()?;
     let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
     let key = key::upload(&caller.user_id, clock::now_millis(), random, kind.extension());
     let sql =

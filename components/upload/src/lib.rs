@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use idempotency::Begun;
 use limit::Class;
 use problem::{Code, Problem};
+use seal::Keys;
 use serde::Serialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
@@ -58,7 +59,7 @@ struct Upload {
 
 const COLUMNS: &str = "id, key, size, content_type, width, height, sha256, original_name, created_at, expires_at";
 
-fn read(row: &Row, public_url: &str) -> Upload {
+fn read(row: &Row, keys: &Keys, public_url: &str) -> Upload {
     Upload {
         id: row.text(0),
         url: format!("{public_url}/files/{}", row.text(1)),
@@ -68,7 +69,7 @@ fn read(row: &Row, public_url: &str) -> Upload {
         width: row.integer(4),
         height: row.integer(5),
         sha256: row.text(6),
-        original_name: row.optional_text(7),
+        original_name: row.optional_text(7).and_then(|sealed| keys.open(&intake::name_of(&row.text(0)), &sealed)),
         created_at: row.integer(8),
         expires_at: row.integer(9),
     }
@@ -124,8 +125,8 @@ async fn store(call: &mut Call, caller: &SignedIn, bucket: &Bucket) -> Result<Ve
     let ids = intake::take(call, caller, bucket).await?;
     let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id IN (SELECT value FROM json_each(?1)) AND status = 'stored' ORDER BY id");
     let rows = database::run(&sql, vec![json!(ids).to_string().into()]).await?;
-    let public_url = call.settings.public_url()?;
-    Ok(rows.iter().map(|row| read(row, public_url)).collect())
+    let (keys, public_url) = (Keys::from_settings(&call.settings)?, call.settings.public_url()?);
+    Ok(rows.iter().map(|row| read(row, &keys, public_url)).collect())
 }
 
 /// POST /api/uploads/presign `{filename, content_type, size}`: the client puts the file into the bucket itself.
@@ -154,8 +155,8 @@ async fn list(call: &Call) -> Result<Reply, Problem> {
     let (created_at, id) = page.before();
     let parameters = vec![caller.user_id.into(), clock::now().into(), page.limit.into(), page.offset.into(), created_at.into(), id.into()];
     let rows = database::run(&sql, parameters).await?;
-    let public_url = call.settings.public_url()?;
-    let uploads: Vec<Upload> = rows.iter().map(|row| read(row, public_url)).collect();
+    let (keys, public_url) = (Keys::from_settings(&call.settings)?, call.settings.public_url()?);
+    let uploads: Vec<Upload> = rows.iter().map(|row| read(row, &keys, public_url)).collect();
     let next_cursor = page.next(uploads.len(), uploads.last().map(|upload| (upload.created_at, upload.id.as_str())));
     reply::ok(&json!({"uploads": uploads, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }
@@ -170,7 +171,8 @@ async fn one(call: &Call, caller: &SignedIn, id: &str) -> Result<Reply, Problem>
     let sql = format!("SELECT {COLUMNS} FROM uploads WHERE id = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3");
     let row = database::one(&sql, vec![id.into(), caller.user_id.as_str().into(), clock::now().into()]).await?;
     let row = row.ok_or_else(|| Problem::not_found("upload"))?;
-    reply::ok(&json!({"upload": read(&row, call.settings.public_url()?)}))
+    let keys = Keys::from_settings(&call.settings)?;
+    reply::ok(&json!({"upload": read(&row, &keys, call.settings.public_url()?)}))
 }
 
 /// DELETE /api/uploads/{id}: hidden at once, then removed. If the removal of the object fails, the row still says where it lies

@@ -141,6 +141,22 @@ pub const INVARIANTS: &[Invariant] = &[
                         WHERE id = 'gift:' || (g.detail ->> 'key') AND user_id = g.subject AND amount = g.detail ->> 'credits')",
     },
     Invariant {
+        id: "I7c",
+        rule: "every gift in the books is an act in the admins' log",
+        count: "SELECT count(*) FROM credit_records WHERE entity_type = 'admin' AND lot_id IS NULL",
+        offenders: "SELECT id FROM credit_records r WHERE entity_type = 'admin' AND lot_id IS NULL \
+                        AND NOT EXISTS (SELECT 1 FROM admin_log WHERE action = 'gift' AND subject = r.user_id AND detail ->> 'key' = r.entity_id) \
+                        AND NOT EXISTS (SELECT 1 FROM before_the_log WHERE kind = 'gift' AND before_the_log.subject = r.id)",
+    },
+    Invariant {
+        id: "I7d",
+        rule: "every admin was made one by an act in the admins' log, the last about their role",
+        count: "SELECT count(*) FROM users WHERE role = 'admin'",
+        offenders: "SELECT id FROM users u WHERE role = 'admin' AND 'admin' IS NOT coalesce(\
+                        (SELECT detail ->> 'role' FROM admin_log WHERE action = 'role' AND subject = u.id ORDER BY seq DESC LIMIT 1), \
+                        (SELECT kind FROM before_the_log WHERE kind = 'admin' AND before_the_log.subject = u.id))",
+    },
+    Invariant {
         id: "I6a",
         rule: "an event that is filed has a time of filing, an open one has none",
         count: "SELECT count(*) FROM payment_events",

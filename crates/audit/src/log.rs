@@ -1,7 +1,9 @@
 //! The admins' log: every act names the hash of the one before, so none can be changed, taken out or put in unseen.
 //!
 //! The hash is SHA-256 over the JSON array of what the row says and the hash before it. Whoever can write to the database could make the
-//! whole chain anew; so each act's hash also goes to the operator's log (`event: admin_act`), which is kept elsewhere.
+//! whole chain anew, and a chain that was cut at its end is a chain; so each act's hash also goes to the operator's log (`event: admin_act`),
+//! which is kept elsewhere, and [`holds`] tells whether the act it names is still there. Acts that gave something are missed by the rules
+//! I7c and I7d, too.
 
 use fingerprint::of;
 
@@ -47,6 +49,13 @@ pub fn first_wrong<'a>(acts: impl IntoIterator<Item = &'a Act>) -> Option<i64> {
     None
 }
 
+/// Whether the act with this hash is still in the log: an operator has the hash from elsewhere. Then nothing before it was changed, either,
+/// if the chain fits.
+#[must_use]
+pub fn holds<'a>(acts: impl IntoIterator<Item = &'a Act>, head: &str) -> bool {
+    acts.into_iter().any(|act| act.hash == head)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +84,17 @@ mod tests {
     fn a_log_as_it_was_written_fits() {
         assert_eq!(first_wrong(&chain()), None);
         assert_eq!(first_wrong(&[]), None);
+    }
+
+    #[test]
+    fn a_log_that_was_cut_is_a_chain_and_does_not_hold_its_head() {
+        let acts = chain();
+        let head = acts[3].hash.clone();
+        assert!(holds(&acts, &head) && holds(&acts, &acts[1].hash), "it may have grown since");
+        for kept in [3, 1, 0] {
+            assert_eq!(first_wrong(&acts[..kept]), None);
+            assert!(!holds(&acts[..kept], &head), "{kept} are left");
+        }
     }
 
     #[test]

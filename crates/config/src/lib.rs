@@ -79,8 +79,16 @@ impl Settings {
         Ok(self.text("public_url")?.trim_end_matches('/'))
     }
 
+    /// Whether the app is reached from this machine only.
+    ///
+    /// # Errors
+    /// As [`Settings::text`].
+    pub fn is_loopback(&self) -> Result<bool, Problem> {
+        Ok(is_loopback(self.public_url()?))
+    }
+
     fn refuse_placeholders(&self) -> Result<(), Problem> {
-        if is_loopback(self.public_url()?) {
+        if self.is_loopback()? {
             return Ok(());
         }
         match self.0.iter().find(|(_, value)| value.split(',').any(|value| value.trim().starts_with(PLACEHOLDER))) {

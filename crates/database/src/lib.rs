@@ -34,12 +34,13 @@ pub enum Error {
 }
 
 /// The refusals of the schema that callers tell apart. Everything else a trigger says is a fault of ours.
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 9] = [
     "insufficient_credits",
     "illegal_task_transition",
     "illegal_order_transition",
     "balance_never_negative",
     "spend_limit_reached",
+    "share_of_the_day_used",
     "account_is_erased",
     "plan_is_active",
     "log_moved_on",
@@ -55,6 +56,11 @@ impl From<Error> for Problem {
                 Self::new(Code::ServiceUnavailable, "No more pictures can be made today. Nothing was charged; come back tomorrow.")
                     .retry_after(3_600)
                     .because("the day's pictures are used up (variable daily_picture_limit)")
+            }
+            Error::Refused("share_of_the_day_used") => {
+                Self::new(Code::RateLimited, "You have had your share of today's pictures. Nothing was charged; come back tomorrow.")
+                    .retry_after(3_600)
+                    .because("one person's share of the day's pictures is used up (variable daily_picture_limit)")
             }
             Error::Refused("account_is_erased") => Self::new(Code::Unauthenticated, "This account has been erased."),
             Error::Refused("plan_is_active") => {

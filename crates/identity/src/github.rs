@@ -56,7 +56,7 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
     }
     // Refusals come with status 200.
     let Some(token) = answer["access_token"].as_str() else {
-        return Err(refused(format!("token endpoint: status {status}, error {}", answer["error"])));
+        return Err(refused(format!("token endpoint: status {status}, error {}", outbound::code_in(&answer["error"]))));
     };
 
     let (person, emails) =
@@ -69,6 +69,7 @@ pub(crate) async fn identity(settings: &Settings, code: &str, attempt: &Attempt)
         openid: person.id.to_string(),
         // GitHub checked the address once; it does not run the mailbox.
         authoritative_for_email: false,
+        vouches_for_email: false,
         name: person.name.filter(|name| !name.is_empty()).unwrap_or(person.login),
         picture: person.avatar_url,
         email,
@@ -95,5 +96,6 @@ async fn ask<T: serde::de::DeserializeOwned>(settings: &Settings, token: &str, p
     if !status.is_success() {
         return Err(refused(format!("{path}: status {status}")));
     }
-    serde_json::from_slice(&bytes).map_err(unavailable)
+    // What does not fit is about a person, and stays out of the log.
+    serde_json::from_slice(&bytes).map_err(|error| unavailable(format!("{path}: {}", outbound::place_in(&error))))
 }

@@ -54,6 +54,8 @@ pub(crate) struct Claims {
     pub(crate) email: Option<String>,
     #[serde(default)]
     pub(crate) email_verified: bool,
+    /// The Workspace domain that the account belongs to.
+    pub(crate) hd: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) picture: Option<String>,
 }
@@ -78,7 +80,7 @@ pub(crate) struct Key {
 }
 
 /// Published keys.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct KeySet {
     keys: Vec<Key>,
 }

@@ -142,7 +142,7 @@ pub fn one_tap_nonce() -> Result<(String, String), Problem> {
 /// # Errors
 /// As [`google::verify`].
 pub async fn one_tap(settings: &Settings, credential: &str, secret: &str) -> Result<Identity, Problem> {
-    google::verify(settings, credential, &challenge(secret)).await
+    google::verify(settings, credential, &challenge(secret), Some(&Breaker::of(Provider::Google.name()))).await
 }
 
 /// 256 random bits, base64url: 43 characters, as PKCE wants them.

@@ -172,7 +172,7 @@ pub async fn json<T: DeserializeOwned>(service: &'static str, request: Request, 
     let response = send(service, request, limit).await?;
     let status = response.status();
     let bytes = read(response, JSON_CAP, limit).await?;
-    let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {error}")))?;
+    let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {}", place_in(&error))))?;
     Ok((status, value))
 }
 
@@ -203,10 +203,32 @@ pub async fn json_again<T: DeserializeOwned>(
             continue;
         }
         let (status, bytes) = answer?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {error}")))?;
+        let value =
+            serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {}", place_in(&error))))?;
         return Ok((status, value));
     }
     Err(Failure::TimedOut(limit))
+}
+
+/// What was wrong with somebody's JSON and where, for the log. The parser's own text may quote what it read, which can be anything.
+#[must_use]
+pub fn place_in(error: &serde_json::Error) -> String {
+    format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
+}
+
+/// A provider's code (a number, or a word such as `invalid_grant`), for the log. What is neither may be text about a person, and is not
+/// repeated.
+#[must_use]
+pub fn code_in(value: &serde_json::Value) -> String {
+    let is_code = |text: &str| {
+        (1..=40).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    match value {
+        serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::String(text) if is_code(text) => text.clone(),
+        serde_json::Value::Null => "none".to_owned(),
+        _ => "other".to_owned(),
+    }
 }
 
 /// Whether the same request may be answered otherwise in a moment.
@@ -267,6 +289,25 @@ fn explain(error: ErrorCode) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn of_a_providers_words_only_codes_get_into_the_log() {
+        for (value, told) in [
+            (json!("invalid_grant"), "invalid_grant"),
+            (json!(501), "501"),
+            (json!(null), "none"),
+            (json!("ada@example.com"), "other"),
+            (json!("Your prompt was: shorter"), "other"),
+            (json!({"code": "x"}), "other"),
+        ] {
+            assert_eq!(super::code_in(&value), told);
+        }
+        let error = serde_json::from_str::<i64>("\"ada@example.com\"").expect_err("no number");
+        assert!(error.to_string().contains("ada@"), "which is why");
+        assert_eq!(super::place_in(&error), "Data error at line 1 column 17");
+    }
+
     #[test]
     fn a_form_keeps_what_it_is_given() {
         assert_eq!(super::form(&[("code", "4/0A+b c"), ("é", "~-._")]), "code=4%2F0A%2Bb%20c&%C3%A9=~-._");

@@ -26,8 +26,9 @@ const MODERATION_LIMIT: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("creem: {0}")]
     Failed(#[from] outbound::Failure),
-    #[error("creem: status {status}: {message}")]
-    Refused { status: StatusCode, message: String },
+    /// Without its message, which may repeat what we sent: an address, a person's words.
+    #[error("creem: status {status}")]
+    Refused { status: StatusCode },
 }
 
 impl From<Error> for Problem {
@@ -71,8 +72,22 @@ pub struct Creem<'a> {
 pub struct Verdict {
     /// `mod_...`, if it has one.
     pub id: Option<String>,
-    /// `allow`, `flag` or `deny`; what is neither of them is not allowed.
-    pub decision: String,
+    /// `allow`, `flag` or `deny`; `none` where there is none, `other` for anything else. Only the first allows.
+    pub decision: &'static str,
+}
+
+impl Verdict {
+    fn read(answer: &Value) -> Self {
+        let decision = match answer["decision"].as_str() {
+            Some("allow") => "allow",
+            Some("flag") => "flag",
+            Some("deny") => "deny",
+            Some(_) => "other",
+            None => "none",
+        };
+        let is_id = |id: &&str| id.len() <= 100 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        Self { id: answer["id"].as_str().filter(is_id).map(str::to_owned), decision }
+    }
 }
 
 impl<'a> Creem<'a> {
@@ -167,8 +182,7 @@ impl<'a> Creem<'a> {
             outbound::json("creem_moderation", self.request(Method::POST, &url, Some(&body))?, MODERATION_LIMIT).await
         });
         let answer = answer.await?;
-        let decision = answer["decision"].as_str().filter(|word| word.len() <= 40).unwrap_or("none").to_owned();
-        Ok(Verdict { id: answer["id"].as_str().filter(|id| id.len() <= 100).map(str::to_owned), decision })
+        Ok(Verdict::read(&answer))
     }
 
     /// Sent once.
@@ -202,9 +216,7 @@ impl<'a> Creem<'a> {
         pass.told(answer.as_ref().is_ok_and(|(status, _)| !status.is_server_error())).await;
         let (status, answer) = answer?;
         if !status.is_success() {
-            // `message` is a list, sometimes a plain string, sometimes missing.
-            let message = answer["message"][0].as_str().or_else(|| answer["message"].as_str()).unwrap_or("no message");
-            return Err(Error::Refused { status, message: message.chars().take(200).collect() });
+            return Err(Error::Refused { status });
         }
         Ok(answer)
     }
@@ -227,6 +239,24 @@ pub fn is_checkout_page(base_url: &str, page: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verdict_is_one_of_a_few_words_whatever_the_moderation_writes() {
+        let read = |answer: Value| Verdict::read(&answer);
+        assert_eq!(read(json!({"id": "mod_1", "decision": "allow"})), Verdict { id: Some("mod_1".into()), decision: "allow" });
+        for (answer, decision) in [
+            (json!({}), "none"),
+            (json!({"decision": null}), "none"),
+            (json!({"decision": true}), "none"),
+            (json!({"decision": "ALLOW"}), "other"),
+            (json!({"decision": "allow "}), "other"),
+            (json!({"decision": "shorter over the left ear", "id": "of ada@example.com"}), "other"),
+            (json!(["allow"]), "none"),
+            (json!("allow"), "none"),
+        ] {
+            assert_eq!(read(answer.clone()), Verdict { id: None, decision }, "{answer}");
+        }
+    }
 
     #[test]
     fn people_are_sent_to_the_providers_own_pages_only() {

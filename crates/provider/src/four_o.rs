@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Api, Picture, Record, reason_in, urls_in};
+use crate::{Api, Picture, Reason, Record, urls_in};
 
 pub(crate) struct FourO;
 
@@ -35,8 +35,8 @@ impl Api for FourO {
     fn read(&self, data: &Value) -> Record {
         match (data["successFlag"].as_i64(), data["status"].as_str()) {
             (Some(1), _) | (None, Some("SUCCESS")) => Record::Succeeded(urls_in(&data["response"])),
-            (Some(flag), _) if flag >= 2 => Record::Failed(reason_in(data, &["errorMessage", "errorCode"])),
-            (None, Some("CREATE_TASK_FAILED" | "GENERATE_FAILED")) => Record::Failed(reason_in(data, &["errorMessage", "errorCode"])),
+            (Some(flag), _) if flag >= 2 => Record::Failed(Reason::read(&data["errorCode"])),
+            (None, Some("CREATE_TASK_FAILED" | "GENERATE_FAILED")) => Record::Failed(Reason::read(&data["errorCode"])),
             _ => Record::Running,
         }
     }

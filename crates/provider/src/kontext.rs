@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Api, Picture, Record, reason_in};
+use crate::{Api, Picture, Reason, Record};
 
 pub(crate) struct Kontext;
 
@@ -42,7 +42,7 @@ impl Api for Kontext {
                 let url = response["resultImageUrl"].as_str().filter(|url| !url.is_empty());
                 Record::Succeeded(url.map(str::to_owned).into_iter().collect())
             }
-            Some(flag) if flag >= 2 => Record::Failed(reason_in(data, &["errorMessage", "errorCode"])),
+            Some(flag) if flag >= 2 => Record::Failed(Reason::read(&data["errorCode"])),
             _ => Record::Running,
         }
     }

@@ -42,13 +42,37 @@ pub enum Record {
     Running,
     /// Done; the pictures can be fetched here.
     Succeeded(Vec<String>),
-    /// Given up, with the provider's reason.
-    Failed(String),
+    /// Given up.
+    Failed(Reason),
     /// It has no such task (or not yet).
     Missing,
 }
 
-/// Why a task was not accepted.
+/// Why the provider gave up. Its own words are not kept: they can hold anything, also what a person wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The provider's code, if there was one.
+    pub code: Option<i64>,
+}
+
+impl Reason {
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self.code {
+            Some(400 | 422) => "The AI provider refused this picture.",
+            Some(451) => "The AI provider could not read the photo.",
+            _ => "The AI provider could not make this picture.",
+        }
+    }
+
+    /// From the field that holds the code: a number, in some of the APIs as a text.
+    fn read(value: &Value) -> Self {
+        Self { code: value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())) }
+    }
+}
+
+/// Why a task was not accepted. `Display` is for the log, and holds none of the provider's words.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The provider says no and will say so again.
@@ -161,24 +185,18 @@ fn code_of(answer: &Value) -> i64 {
     answer["code"].as_i64().unwrap_or(500)
 }
 
-/// The message, under either of its names.
-fn message_of(answer: &Value) -> String {
-    let text = answer["msg"].as_str().or_else(|| answer["message"].as_str()).unwrap_or("no message");
-    text.chars().take(300).collect()
-}
-
 fn read_created(answer: &Value) -> Result<String, CreateError> {
-    let message = || format!("code {}: {}", code_of(answer), message_of(answer));
+    let code = || format!("code {}", code_of(answer));
+    let says = |text: &str| ["msg", "message"].iter().any(|name| answer[*name].as_str().is_some_and(|said| said.starts_with(text)));
     match code_of(answer) {
         200 => match answer["data"]["taskId"].as_str() {
             Some(id) if !id.is_empty() => Ok(id.to_owned()),
             _ => Err(CreateError::Unknown("accepted without a task id".into())),
         },
         // Out of credits, key limit, queue full, too many calls, maintenance: nothing was made, and it passes.
-        401 | 402 | 408 | 429 | 433 | 455 | 505 | 550 => Err(CreateError::Later(message())),
-        _ if message_of(answer).starts_with("Credits insufficient") => Err(CreateError::Later(message())),
-        500 => Err(CreateError::Later(message())),
-        _ => Err(CreateError::Refused(message())),
+        401 | 402 | 408 | 429 | 433 | 455 | 500 | 505 | 550 => Err(CreateError::Later(code())),
+        _ if says("Credits insufficient") => Err(CreateError::Later(format!("{}, credits insufficient", code()))),
+        _ => Err(CreateError::Refused(code())),
     }
 }
 
@@ -187,7 +205,7 @@ fn read_record(api: &dyn Api, answer: &Value) -> Result<Record, QueryError> {
         200 if answer["data"].is_object() => Ok(api.read(&answer["data"])),
         200 => Ok(Record::Missing),
         422 | 404 => Ok(Record::Missing),
-        code => Err(QueryError(format!("code {code}: {}", message_of(answer)))),
+        code => Err(QueryError(format!("code {code}"))),
     }
 }
 
@@ -203,12 +221,6 @@ fn urls_in(value: &Value) -> Vec<String> {
     };
     let list = ["resultUrls", "result_urls"].iter().find_map(|name| value[*name].as_array());
     list.into_iter().flatten().filter_map(Value::as_str).filter(|url| !url.is_empty()).map(str::to_owned).collect()
-}
-
-/// The text of the first of these fields that has one.
-fn reason_in(data: &Value, fields: &[&str]) -> String {
-    let text = fields.iter().filter_map(|field| data[*field].as_str()).find(|text| !text.is_empty());
-    text.unwrap_or("The provider gave no reason.").chars().take(300).collect()
 }
 
 #[cfg(test)]
@@ -255,14 +267,30 @@ mod tests {
         let as_text = json!({"status": "SUCCESS", "successFlag": 1, "response": "{\"result_urls\":[\"https://f/1.png\"]}"});
         assert_eq!(read("kie_4o", as_text), done);
         assert_eq!(read("kie_4o", json!({"status": "GENERATING", "successFlag": 0, "response": null})), Record::Running);
-        assert_eq!(
-            read("kie_4o", json!({"status": "GENERATE_FAILED", "successFlag": 3, "errorMessage": "no"})),
-            Record::Failed("no".into())
-        );
+        let failed = |code| Record::Failed(Reason { code });
+        let four_o = json!({"status": "GENERATE_FAILED", "successFlag": 3, "errorCode": 400, "errorMessage": "no"});
+        assert_eq!(read("kie_4o", four_o), failed(Some(400)));
         assert_eq!(read("kie_kontext", json!({"successFlag": 1, "response": {"resultImageUrl": "https://f/1.png"}})), done);
-        assert_eq!(read("kie_kontext", json!({"successFlag": 2, "errorMessage": "no"})), Record::Failed("no".into()));
+        assert_eq!(read("kie_kontext", json!({"successFlag": 2, "errorMessage": "no"})), failed(None));
         assert_eq!(read("kie_market", json!({"state": "success", "resultJson": "{\"resultUrls\":[\"https://f/1.png\"]}"})), done);
-        assert_eq!(read("kie_market", json!({"state": "fail", "failMsg": "no", "resultJson": ""})), Record::Failed("no".into()));
+        assert_eq!(read("kie_market", json!({"state": "fail", "failCode": "451", "failMsg": "no", "resultJson": ""})), failed(Some(451)));
+        assert_eq!(read("kie_market", json!({"state": "fail", "failCode": "ada@example.com"})), failed(None));
+    }
+
+    #[test]
+    fn none_of_the_providers_words_are_repeated() {
+        let answer =
+            |code: i64| json!({"code": code, "msg": "ada@example.com: shorter please", "message": "ada@example.com", "data": null});
+        for code in [200, 400, 401, 422, 429, 500, 501] {
+            let told = [
+                read_created(&answer(code)).map_err(|error| error.to_string()),
+                read_record(&market::Market, &answer(code)).map(|record| format!("{record:?}")).map_err(|error| error.to_string()),
+            ];
+            assert!(!format!("{told:?}").contains("ada@"), "{told:?}");
+        }
+        for code in [None, Some(400), Some(451), Some(500)] {
+            assert!(Reason { code }.words().starts_with("The AI provider "));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Api, Picture, Record, reason_in, urls_in};
+use crate::{Api, Picture, Reason, Record, urls_in};
 
 pub(crate) struct Market;
 
@@ -32,7 +32,7 @@ impl Api for Market {
     fn read(&self, data: &Value) -> Record {
         match data["state"].as_str() {
             Some("success") => Record::Succeeded(urls_in(&data["resultJson"])),
-            Some("fail") => Record::Failed(reason_in(data, &["failMsg", "failCode"])),
+            Some("fail") => Record::Failed(Reason::read(&data["failCode"])),
             _ => Record::Running,
         }
     }

@@ -12,8 +12,8 @@ use http::HeaderMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     pub ip: IpAddr,
-    /// Whether it tells clients apart. The peer's address does not when it is not a public one: then it is a proxy, or somebody on this
-    /// machine, and all of its clients look the same.
+    /// Whether it tells clients apart. An address that is not a public one does not: it is a proxy's, also where the trusted header names it,
+    /// or somebody's on this machine, and all of its clients look the same.
     pub distinct: bool,
 }
 
@@ -21,11 +21,8 @@ impl Client {
     /// The client of a request. `trusted` is the name of the trusted header; empty: there is none.
     #[must_use]
     pub fn of(headers: &HeaderMap, trusted: &str) -> Option<Self> {
-        if let Some(ip) = last_hop(headers, trusted.trim()) {
-            return Some(Self { ip, distinct: true });
-        }
-        // Around the proxy, or without one.
-        let ip = last_hop(headers, "spin-client-addr")?;
+        // Without it: around the proxy, or there is none.
+        let ip = last_hop(headers, trusted.trim()).or_else(|| last_hop(headers, "spin-client-addr"))?;
         Some(Self { ip, distinct: is_public(ip) })
     }
 
@@ -86,8 +83,16 @@ mod tests {
         let lines = [("x-forwarded-for", "6.6.6.6, 9.9.9.9"), ("x-real-ip", "7.7.7.7"), ("spin-client-addr", "10.0.0.2:4711")];
         assert_eq!(told(&lines, "x-forwarded-for"), Some(("9.9.9.9".into(), true)));
         assert_eq!(told(&lines, "X-Real-IP"), Some(("7.7.7.7".into(), true)));
-        let twice = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "10.1.2.3:80")];
-        assert_eq!(told(&twice, "x-forwarded-for"), Some(("10.1.2.3".into(), true)));
+        let twice = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "9.9.9.9:80")];
+        assert_eq!(told(&twice, "x-forwarded-for"), Some(("9.9.9.9".into(), true)));
+    }
+
+    #[test]
+    fn a_last_hop_that_is_not_public_is_another_proxy_and_tells_nobody_apart() {
+        for hop in ["10.1.2.3:80", "6.6.6.6, 192.168.0.1", "6.6.6.6, 127.0.0.1", "fd00::1", "::ffff:10.0.0.1"] {
+            let lines = [("x-forwarded-for", hop), ("spin-client-addr", "9.9.9.9:4711")];
+            assert!(!told(&lines, "x-forwarded-for").expect(hop).1, "{hop}");
+        }
     }
 
     #[test]

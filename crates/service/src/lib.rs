@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     rc::Rc,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -77,6 +80,9 @@ pub struct Budget {
     /// Seconds.
     pub resets_in: i64,
 }
+
+/// Whether this instance has said that it cannot tell clients apart.
+static TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Longest JSON body of a request, in bytes.
 const JSON_CAP: usize = 64 * 1024;
@@ -224,7 +230,13 @@ impl Call {
     /// # Errors
     /// `internal` for the others.
     pub fn client(&self) -> Result<Option<Client>, Problem> {
-        Ok(Client::of(&self.headers, self.settings.text("trusted_proxy")?))
+        let trusted = self.settings.text("trusted_proxy")?;
+        let client = Client::of(&self.headers, trusted);
+        // On this machine that is as it should be. Where strangers come it means that no limit counts addresses, and somebody should know.
+        if client.is_none_or(|client| !client.distinct) && !self.settings.is_loopback()? && !TOLD.swap(true, Ordering::Relaxed) {
+            eprintln!(r#"{{"level":"warn","event":"clients_not_told_apart"}}"#);
+        }
+        Ok(client)
     }
 
     /// Notes who is calling, for the log line.

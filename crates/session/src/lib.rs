@@ -171,17 +171,31 @@ pub fn forget_cookie(call: &Call) -> Result<String, Problem> {
 /// The `Set-Cookie` value of a cookie of ours: HttpOnly, Lax (so that it comes along when a person returns from sign-in or
 /// payment), whole site, and `Secure` wherever the app is served over https. `value` is base64url, which needs no quoting.
 ///
+/// Over https the names of the others than [`COOKIE`] begin with `__Host-`: a browser takes such a cookie from this very host only, so that a
+/// neighbour under our domain cannot plant one. [`cookie_of`] knows.
+///
 /// # Errors
 /// `internal` without `public_url`.
 pub fn set_cookie(call: &Call, name: &str, value: &str, seconds: u64) -> Result<String, Problem> {
-    let secure = if call.settings.public_url()?.starts_with("https://") { "; Secure" } else { "" };
+    let public_url = call.settings.public_url()?;
+    let secure = if is_https(public_url) { "; Secure" } else { "" };
+    let name = full_name(public_url, name);
     Ok(format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"))
 }
 
 /// The value of a cookie the caller sent.
 #[must_use]
 pub fn cookie_of(call: &Call, name: &str) -> Option<String> {
-    cookie_in(&call.headers, name)
+    cookie_in(&call.headers, &full_name(call.settings.public_url().ok()?, name))
+}
+
+fn is_https(public_url: &str) -> bool {
+    public_url.starts_with("https://")
+}
+
+/// A cookie's name where the app is reached.
+fn full_name(public_url: &str, name: &str) -> String {
+    if name != COOKIE && is_https(public_url) { format!("__Host-{name}") } else { name.to_owned() }
 }
 
 fn cookie_in(headers: &http::HeaderMap, name: &str) -> Option<String> {

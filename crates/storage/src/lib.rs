@@ -1,7 +1,8 @@
 //! The bucket: Cloudflare R2 or any S3, reached with presigned URLs over outbound HTTP.
 //!
 //! Every request is signed in its query (SigV4, `UNSIGNED-PAYLOAD`), so one mechanism serves our own calls and the links that
-//! people and the AI provider are given. The bucket stays private. Bodies are never held whole: [`Writer`] keeps one part.
+//! people and the AI provider are given. The bucket stays private. [`Bucket::put`] and [`Bucket::get`] hold a body whole, for what is bounded
+//! anyway (a photo, see decision 11); [`Writer`] takes what comes as a stream and holds one part of it.
 
 use std::time::Duration;
 

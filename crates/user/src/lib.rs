@@ -82,6 +82,8 @@ pub struct Identity {
     pub email: String,
     /// Whether the provider gives the address to one person only, for ever.
     pub authoritative_for_email: bool,
+    /// Whether the provider runs the mailbox, and so knows whose the address is today. Another may have checked it once, long ago.
+    pub vouches_for_email: bool,
     pub name: String,
     pub picture: Option<String>,
 }
@@ -153,7 +155,7 @@ pub fn mailbox(email: &str) -> String {
 /// # Errors
 /// `conflict` when the address belongs to an account that signs in another way.
 pub async fn for_identity(identity: &Identity, new_id: &str, welcome: &Welcome, now: i64) -> Result<User, Problem> {
-    if let Some(user) = by_identity(identity, now).await? {
+    if let Some(user) = recognise(identity, now).await? {
         return Ok(user);
     }
     let created = run(
@@ -181,7 +183,7 @@ pub async fn for_identity(identity: &Identity, new_id: &str, welcome: &Welcome, 
         Err(Error::Taken(_)) => link(identity, now).await?,
         Err(other) => return Err(other.into()),
     }
-    by_identity(identity, now).await?.ok_or_else(|| {
+    recognise(identity, now).await?.ok_or_else(|| {
         Problem::new(problem::Code::Conflict, "An account with this e-mail address exists already. Sign in the way you did the first time.")
     })
 }
@@ -191,6 +193,7 @@ pub async fn for_identity(identity: &Identity, new_id: &str, welcome: &Welcome, 
 /// # Errors
 /// `conflict` when it opens another account.
 pub async fn attach(user_id: &str, identity: &Identity, now: i64) -> Result<(), Problem> {
+    // Whether its provider vouches for the account's address shows when somebody signs in with it.
     let sql = "INSERT INTO user_auth (id, user_id, provider, openid, created_at) VALUES (lower(hex(randomblob(16))), ?1, ?2, ?3, ?4) \
                ON CONFLICT (provider, openid) DO UPDATE SET provider = provider RETURNING user_id";
     let parameters = vec![user_id.into(), identity.provider.into(), identity.openid.as_str().into(), now.into()];
@@ -200,10 +203,24 @@ pub async fn attach(user_id: &str, identity: &Identity, now: i64) -> Result<(), 
     Err(Problem::new(problem::Code::Conflict, "This way to sign in opens another account."))
 }
 
-async fn by_identity(identity: &Identity, now: i64) -> Result<Option<User>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM user_auth a JOIN users u ON u.id = a.user_id WHERE a.provider = ?2 AND a.openid = ?3");
-    let row = one(&sql, vec![now.into(), identity.provider.into(), identity.openid.as_str().into()]).await?;
-    Ok(row.as_ref().map(read))
+/// The user of an identity that signs in, and a note whether its provider vouches for the user's address.
+async fn recognise(identity: &Identity, now: i64) -> Result<Option<User>, Error> {
+    let of_user = |column: &str| format!("(SELECT u.{column} FROM users u WHERE u.id = user_auth.user_id)");
+    let columns = ["email", "name", "picture", "role", "created_at"].map(of_user).join(", ");
+    let sql = format!(
+        "UPDATE user_auth SET vouched_at = iif(?4 AND {} = ?5, ?1, NULL) WHERE provider = ?2 AND openid = ?3 \
+         RETURNING user_id, {columns}, (SELECT coalesce(sum(remaining), 0) FROM credit_lots l \
+             WHERE l.user_id = user_auth.user_id AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?1))",
+        of_user("email")
+    );
+    let parameters: Vec<Value> = vec![
+        now.into(),
+        identity.provider.into(),
+        identity.openid.as_str().into(),
+        i64::from(identity.vouches_for_email).into(),
+        identity.email.as_str().into(),
+    ];
+    Ok(one(&sql, parameters).await?.as_ref().map(read))
 }
 
 async fn link(identity: &Identity, now: i64) -> Result<(), Error> {
@@ -311,13 +328,48 @@ pub async fn all(page: &Page, now: i64) -> Result<Vec<User>, Error> {
     Ok(rows.iter().map(read).collect())
 }
 
-/// The ways somebody can sign in: provider and when it was added (Unix seconds).
+/// A way to sign in, as its owner sees it.
+#[derive(Serialize)]
+pub struct WayIn {
+    pub id: String,
+    pub provider: String,
+    /// When it was added, Unix seconds.
+    pub created_at: i64,
+}
+
+/// The ways somebody can sign in, the oldest first.
 ///
 /// # Errors
 /// The database's.
-pub async fn identities(id: &str) -> Result<Vec<(String, i64)>, Error> {
-    let rows = run("SELECT provider, created_at FROM user_auth WHERE user_id = ?1 ORDER BY created_at", vec![id.into()]).await?;
-    Ok(rows.iter().map(|row| (row.text(0), row.integer(1))).collect())
+pub async fn identities(id: &str) -> Result<Vec<WayIn>, Error> {
+    let rows = run("SELECT id, provider, created_at FROM user_auth WHERE user_id = ?1 ORDER BY created_at, rowid", vec![id.into()]).await?;
+    Ok(rows.iter().map(|row| WayIn { id: row.text(0), provider: row.text(1), created_at: row.integer(2) }).collect())
+}
+
+/// Takes a way to sign in from an account, and answers whose it was (the provider). The last one stays: without it nobody could come in.
+///
+/// # Errors
+/// `not_found`; `conflict` for the last one.
+pub async fn detach(user_id: &str, identity: &str) -> Result<String, Problem> {
+    // One statement: of two that take one each at the same time, one finds that it is the last.
+    let sql = "DELETE FROM user_auth WHERE id = ?1 AND user_id = ?2 \
+               AND EXISTS (SELECT 1 FROM user_auth WHERE user_id = ?2 AND id <> ?1) RETURNING provider";
+    if let Some(row) = one(sql, vec![identity.into(), user_id.into()]).await? {
+        return Ok(row.text(0));
+    }
+    let there = one("SELECT 1 FROM user_auth WHERE id = ?1 AND user_id = ?2", vec![identity.into(), user_id.into()]).await?;
+    Err(match there {
+        Some(_) => Problem::new(problem::Code::Conflict, "This is your only way to sign in. Add another one first."),
+        None => Problem::not_found("way to sign in"),
+    })
+}
+
+/// Whether one of somebody's ways to sign in was used since then (Unix seconds), and its provider vouched for the account's address.
+///
+/// # Errors
+/// The database's.
+pub async fn is_vouched_for(id: &str, since: i64) -> Result<bool, Error> {
+    Ok(one("SELECT 1 FROM user_auth WHERE user_id = ?1 AND vouched_at > ?2", vec![id.into(), since.into()]).await?.is_some())
 }
 
 /// Key figures of a person.

@@ -1,6 +1,7 @@
 //! `/api/admin`: for those who run the product.
 
 use e2e::{Options, Person, World};
+use sandbox::Credential;
 use serde_json::{Value, json};
 
 async fn world() -> (World, Person) {
@@ -152,7 +153,8 @@ async fn people_are_found_and_given_roles() {
     role(200, "user").await;
     ada.get(403, "/api/admin/audit").await.problem("forbidden");
     boss.post_json(404, "/api/admin/users/nobody/role", &json!({"role": "admin"})).await.problem("not_found");
-    assert_eq!(world.sql_number("SELECT count(*) FROM admin_log WHERE action = 'role'"), 2, "what changes nothing is no act");
+    let acts = world.sql_number("SELECT count(*) FROM admin_log WHERE action = 'role' AND admin_id <> 'admin_emails'");
+    assert_eq!(acts, 2, "what changes nothing is no act");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,6 +213,7 @@ async fn what_admins_do_is_written_down_and_cannot_be_rewritten() {
     let id = ada.id().await;
     let gift = |number: usize| json!({"user_id": id, "credits": 1, "key": format!("gift-{number}")});
     // Many at once: each finds its place in the chain.
+    // (The first look of an admin by address is the first act.)
     let answers =
         futures::future::join_all((0..12).map(|number| boss.ask(boss.request(http::Method::POST, "/api/admin/gifts").json(&gift(number)))))
             .await;
@@ -223,17 +226,99 @@ async fn what_admins_do_is_written_down_and_cannot_be_rewritten() {
     assert_eq!((&log["log"][0]["action"], &log["log"][1]["detail"]["role"]), (&json!("invalidate"), &json!("admin")));
     assert_eq!(log["log"][0]["admin_id"], boss.id().await);
     let next = boss.get(200, &format!("/api/admin/log?limit=100&cursor={}", log["next_cursor"].as_str().unwrap())).await.json();
-    assert_eq!(next["log"].as_array().unwrap().len(), 12);
+    let earlier = next["log"].as_array().unwrap();
+    assert_eq!(earlier.len(), 13);
+    assert_eq!((&earlier[12]["action"], &earlier[12]["admin_id"]), (&json!("role"), &json!("admin_emails")), "made an admin once");
     // The operator's log holds each hash.
     let told: Vec<Value> = world.events("admin_act");
-    assert_eq!(told.len(), 14);
+    assert_eq!(told.len(), 15);
     assert!(told.iter().any(|line| line["hash"] == log["log"][0]["hash"]));
-    assert_eq!(boss.get(200, "/api/admin/audit").await.json()["clean"], true);
+    let report = boss.get(200, "/api/admin/audit").await.json();
+    assert_eq!((&report["clean"], &rule(&report, "L1")["head"]), (&json!(true), &log["log"][0]["hash"]));
 
     // Somebody with the keys to the database.
     world.db_write("DROP TRIGGER admin_log_no_update", []);
-    world.db_write("UPDATE admin_log SET subject = 'somebody-else' WHERE seq = 5", []);
+    world.db_write("UPDATE admin_log SET at = at + 1 WHERE seq = 5", []);
     let report = boss.get(200, "/api/admin/audit").await.json();
-    let rule = report["rules"].as_array().unwrap().iter().find(|rule| rule["id"] == "L1").unwrap().clone();
-    assert_eq!((&report["clean"], &rule["offenders"], &rule["looked_at"]), (&json!(false), &json!(["5"]), &json!(14)));
+    let chain = rule(&report, "L1");
+    assert_eq!((&report["clean"], &chain["offenders"], &chain["looked_at"]), (&json!(false), &json!(["5"]), &json!(15)));
+}
+
+fn rule(report: &Value, id: &str) -> Value {
+    report["rules"].as_array().unwrap().iter().find(|rule| rule["id"] == id).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_or_all_of_it_is_noticed() {
+    let (world, boss) = world().await;
+    let ada = world.sign_in("ada@example.com").await.id().await;
+    let gift = |number: usize| json!({"user_id": ada, "credits": 1, "key": format!("gift-{number}")});
+    for number in 0..2 {
+        boss.post_json(201, "/api/admin/gifts", &gift(number)).await;
+    }
+    let broken = async || {
+        let report = boss.get(200, "/api/admin/audit").await.json();
+        let ids = report["rules"].as_array().unwrap().iter().filter(|rule| rule["violations"] != 0).map(|rule| rule["id"].clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(broken().await, Vec::<Value>::new());
+    world.db_write("DROP TRIGGER admin_log_no_delete", []);
+    world.db_write("DELETE FROM admin_log WHERE seq = 3", []);
+    assert_eq!(broken().await, ["I7c"], "the gift is in the books, and nobody gave it");
+    world.db_write("DELETE FROM admin_log", []);
+    assert_eq!(broken().await, ["I7c", "I7d"]);
+}
+
+/// A world where this address is an admin's, on a database that may have been there before.
+async fn with_admins(emails: &str, database: &std::path::Path) -> World {
+    let variables = [("admin_emails".to_owned(), emails.to_owned())].into();
+    World::with(Options { variables, database: Some(database.to_owned()), ..Options::default() }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_makes_an_admin_only_where_who_vouches_for_it_runs_the_mailbox() {
+    let variables = [("admin_emails".to_owned(), "octo@example.com, desk@company.example, grace.hopper@gmail.com".to_owned())].into();
+    let world = World::with(Options { variables, ..Options::default() }).await;
+    // GitHub checked the address, perhaps long ago.
+    world.sign_in_github("octo@example.com").await.get(403, "/api/admin/audit").await.problem("forbidden");
+    // So did Google, of an account that somebody made with an address of another house.
+    let desk = |hd: &str| Credential { email: "desk@company.example".into(), hd: Some(hd.into()), ..Credential::default() };
+    let person = world.stranger();
+    for hd in ["", "other.example", "example"] {
+        person.one_tap(200, desk(hd)).await;
+        person.get(403, "/api/admin/audit").await.problem("forbidden");
+    }
+    assert_eq!(world.sql_number("SELECT count(*) FROM admin_log"), 0);
+    // Of its own house Google knows, and of its own mailboxes.
+    person.one_tap(200, desk("company.example")).await;
+    person.get(200, "/api/admin/audit").await;
+    let grace = world.sign_in("grace.hopper@gmail.com").await;
+    grace.get(200, "/api/admin/audit").await;
+    let acts = world.sql("SELECT admin_id, action, subject, detail ->> 'role' FROM admin_log ORDER BY seq");
+    assert_eq!(acts[1], [json!("admin_emails"), json!("role"), json!(grace.id().await), json!("admin")]);
+    assert_eq!(acts.len(), 2);
+    // The next time Google no longer says so: the word of the last sign-in counts.
+    person.one_tap(200, desk("")).await;
+    person.get(403, "/api/admin/audit").await.problem("forbidden");
+    assert_eq!(world.sql_text("SELECT detail ->> 'role' FROM admin_log ORDER BY seq DESC LIMIT 1"), "user");
+    assert_eq!(grace.get(200, "/api/admin/audit").await.json()["clean"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_taken_out_of_the_settings_is_an_admin_no_more() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let database = folder.path().join("app.db");
+    let world = with_admins("boss@example.com,root@example.com", &database).await;
+    let boss = world.sign_in("boss@example.com").await;
+    let ada = world.sign_in("ada@example.com").await;
+    boss.post_json(200, &format!("/api/admin/users/{}/role", ada.id().await), &json!({"role": "admin"})).await;
+
+    let later = with_admins("root@example.com", &database).await;
+    let boss = later.sign_in("boss@example.com").await;
+    boss.get(403, "/api/admin/audit").await.problem("forbidden");
+    boss.get(403, "/api/admin/audit").await.problem("forbidden");
+    let ada = later.sign_in("ada@example.com").await;
+    assert_eq!(ada.get(200, "/api/admin/audit").await.json()["clean"], true, "who was made one by an admin stays one");
+    let acts = later.sql("SELECT admin_id, detail ->> 'role' FROM admin_log WHERE admin_id = 'admin_emails' ORDER BY seq");
+    assert_eq!(acts, [[json!("admin_emails"), json!("admin")], [json!("admin_emails"), json!("user")]]);
 }

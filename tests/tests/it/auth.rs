@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::{Calls, Person, World};
 use http::{Method, header};
-use sandbox::{Credential, Credentials, Fault};
+use sandbox::{Credential, Fault, Service};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -463,32 +463,30 @@ async fn the_cookies_are_out_of_reach_of_scripts_and_other_sites() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_app_is_served_over_https_its_cookies_are_secure() {
-    // No value may begin with the placeholders' prefix, or the app refuses to run for strangers.
-    let real = |name: &str| format!("real-{name}");
-    let credentials = Credentials {
-        s3_access_key_id: real("s3-key"),
-        s3_secret_access_key: real("s3-secret"),
-        kie_api_key: real("kie-key"),
-        kie_webhook_hmac_key: real("kie-hmac"),
-        creem_api_key: real("creem-key"),
-        creem_webhook_secret: real("creem-webhook"),
-        google_client_id: real("google-client"),
-        google_client_secret: real("google-secret"),
-        github_client_id: real("github-client"),
-        github_client_secret: real("github-secret"),
-    };
-    let options = e2e::Options { public_url: Some("https://app.example".into()), credentials: Some(credentials), ..Default::default() };
+    let options =
+        e2e::Options { public_url: Some("https://app.example".into()), credentials: Some(e2e::real_credentials()), ..Default::default() };
     let world = World::with(options).await;
     let browser = world.stranger();
     // The browser keeps a Secure cookie from a plain connection to itself; this test brings it along.
     let answer = browser.get(200, "/auth/google/nonce").await;
-    let one_tap = cookies_set(&answer)[0].split(';').next().unwrap().to_owned();
+    let set = cookies_set(&answer)[0].to_owned();
+    let one_tap = set.split(';').next().unwrap().to_owned();
     let nonce = Some(answer.json()["nonce"].as_str().unwrap().to_owned());
     let credential = world.control().google_credential(&Credential { email: "ada@example.com".into(), nonce, ..Credential::default() });
-    let request = browser.request(Method::POST, "/auth/google").header("cookie", one_tap).json(&json!({"credential": credential}));
-    let answer = browser.send(200, request).await;
-    let [session, _] = cookies_set(&answer)[..] else { panic!("{answer}") };
-    assert!(session.split("; ").any(|part| part == "Secure"), "{session}");
+    let with =
+        |cookie: String| browser.request(Method::POST, "/auth/google").header("cookie", cookie).json(&json!({"credential": credential}));
+    // A neighbour under our domain can plant cookies here, but none with this prefix: without it they count for nothing.
+    assert!(one_tap.starts_with("__Host-__onetap="), "{one_tap}");
+    browser.send(401, with(one_tap.replace("__Host-", ""))).await.problem("unauthenticated");
+    let answer = browser.send(200, with(one_tap)).await;
+    let [session, forgotten] = cookies_set(&answer)[..] else { panic!("{answer}") };
+    assert!(session.starts_with("__session="), "{session}");
+    let login = browser.get(302, "/auth/login/google").await;
+    let [signin] = cookies_set(&login)[..] else { panic!("{login}") };
+    assert!(signin.starts_with("__Host-__signin="), "{signin}");
+    for cookie in [session, forgotten, signin, set.as_str()] {
+        assert!(cookie.split("; ").any(|part| part == "Secure") && cookie.contains("; Path=/;") && !cookie.contains("Domain"), "{cookie}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -729,4 +727,103 @@ async fn an_answer_that_names_another_issuer_is_refused() {
     wrong.query_pairs_mut().clear().extend_pairs(&pairs).append_pair("iss", "https://accounts.evil.example");
     ada.get(401, wrong.as_str()).await.problem("unauthenticated");
     assert_eq!(ada.token(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_to_sign_in_is_taken_away_and_the_last_one_stays() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    link(&ada, "github", "octo@example.com").await;
+    let octo = world.sign_in_github("octo@example.com").await;
+    let ways = ada.get(200, "/auth/identities").await.json()["identities"].as_array().unwrap().clone();
+    let providers: Vec<&str> = ways.iter().map(|way| way["provider"].as_str().unwrap()).collect();
+    assert_eq!(providers, ["google", "github"]);
+    let path = |at: usize| format!("/auth/identities/{}", ways[at]["id"].as_str().unwrap());
+    // Nobody else's, and not in a session that is older than an hour.
+    world.sign_in("eve@example.com").await.delete(404, &path(0)).await.problem("not_found");
+    world.stranger().delete(401, &path(1)).await.problem("unauthenticated");
+    world.db_write("UPDATE sessions SET created_at = created_at - 3700", []);
+    ada.delete(403, &path(1)).await.problem("forbidden");
+    world.db_write("UPDATE sessions SET created_at = created_at + 3700", []);
+
+    ada.delete(204, &path(1)).await;
+    octo.get(401, "/api/me").await.problem("unauthenticated");
+    ada.get(200, "/api/me").await;
+    assert_eq!(world.events("identity_removed")[0]["provider"], "github");
+    ada.delete(404, &path(1)).await.problem("not_found");
+    ada.delete(409, &path(0)).await.problem("conflict");
+    // It opens an account of its own now.
+    assert_ne!(world.sign_in_github("octo@example.com").await.id().await, ada.id().await);
+    assert_eq!(ada.get(200, "/auth/identities").await.json()["identities"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_ways_to_sign_in_that_are_taken_away_at_once_one_stays() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    link(&ada, "github", "octo@example.com").await;
+    let ways = ada.get(200, "/auth/identities").await.json()["identities"].as_array().unwrap().clone();
+    let answers = futures::future::join_all(ways.iter().map(|way| {
+        let request = ada.request(Method::DELETE, &format!("/auth/identities/{}", way["id"].as_str().unwrap()));
+        ada.ask(request)
+    }))
+    .await;
+    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 409], "{answers:?}");
+    assert_eq!(world.sql_number("SELECT count(*) FROM user_auth"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adding_a_way_to_sign_in_exchanges_the_session() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let phone = world.sign_in("ada@example.com").await;
+    let before = ada.token().unwrap();
+    let back = link(&ada, "github", "octo@example.com").await;
+    assert!(cookies_set(&back).iter().any(|cookie| cookie.starts_with("__session=")), "{back}");
+    assert_ne!(ada.token().unwrap(), before);
+    with_bearer(&world.stranger(), 401, "/api/me", &before).await.problem("unauthenticated");
+    ada.get(200, "/api/me").await;
+    phone.get(200, "/api/me").await;
+    assert_eq!(world.events("identity_added")[0]["provider"], "github");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_name_unknown_keys_do_not_make_us_ask_google_each_time() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+    let asked = || world.heard(Service::Google, "GET /oauth2/v3/certs");
+    let forged =
+        |number: usize| Credential { email: "ada@example.com".into(), kid: Some(format!("forged-{number}")), ..Credential::default() };
+    for number in 0..6 {
+        world.stranger().one_tap(401, forged(number)).await.problem("unauthenticated");
+    }
+    assert_eq!(asked(), 1);
+    // Who is genuine is let in meanwhile.
+    world.stranger().one_tap(200, Credential { email: "ada@example.com".into(), ..Credential::default() }).await;
+    assert_eq!(asked(), 1);
+    // A minute later it may be that Google has new keys.
+    let store = rusqlite::Connection::open(&cache).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    let sql = "UPDATE spin_key_value SET value = CAST(json_set(CAST(value AS TEXT), '$.value.fetched_at', unixepoch() - 61) AS BLOB) \
+               WHERE key = 'config:google_keys'";
+    assert_eq!(store.execute(sql, []).unwrap(), 1);
+    for number in 6..9 {
+        world.stranger().one_tap(401, forged(number)).await.problem("unauthenticated");
+    }
+    assert_eq!(asked(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn googles_button_leaves_google_alone_as_well_when_it_is_down() {
+    let world = World::new().await;
+    world.fault(Fault::GoogleCertsAnswer { status: 503 });
+    let ada = || Credential { email: "ada@example.com".into(), ..Credential::default() };
+    for _ in 0..7 {
+        world.stranger().one_tap(502, ada()).await.problem("provider_unavailable");
+    }
+    assert_eq!(world.heard(Service::Google, "GET /oauth2/v3/certs"), 5, "after five failures nobody asks for a while");
+    assert_eq!(world.events("provider_left_alone").len(), 1);
 }

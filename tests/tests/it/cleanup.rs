@@ -136,9 +136,7 @@ async fn rows_whose_time_is_over_leave_the_database() {
     world.stranger().get(302, "/auth/login/google").await;
     world.db_write("UPDATE one_time_tokens SET expires_at = unixepoch() - 1", []);
     world.db_write("UPDATE sessions SET expires_at = unixepoch() - 1", []);
-    let gift = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at, created_at) \
-                SELECT 'brief', id, 5, 'gift', 'admin', 'brief', unixepoch() - 1, unixepoch() - 60 FROM users";
-    world.db_write(gift, []);
+    world.db_gift("brief", 5, e2e::now() - 60, Some(59));
     assert_eq!(world.sql_number("SELECT credits FROM users"), 8);
     assert_eq!(counted(&world.sweep().await), [("expired_balances", 1), ("expired_sessions", 1), ("expired_tokens", 1)]);
     assert_eq!(world.sql_number("SELECT credits FROM users"), 3);

@@ -501,7 +501,9 @@ impl Flow for Complete {
     async fn act(&self, _: &World, (person, path): &Self::Stage) {
         person.ask(person.request(Method::POST, path)).await;
     }
-    async fn repeat(&self, _: &World, (person, path): &Self::Stage) {
+    async fn repeat(&self, world: &World, (person, path): &Self::Stage) {
+        // Whoever was at it is dead, and the claim passes.
+        world.db_time_passes(301);
         person.post(200, path).await;
     }
     async fn check(&self, world: &World, (person, _): &Self::Stage) {
@@ -556,7 +558,7 @@ impl Flow for Gift {
     const COMPONENT: &str = "admin";
     async fn prepare(&self, world: &World) -> Self::Stage {
         let person = ada(world).await;
-        world.db_write("UPDATE users SET role = 'admin'", []);
+        world.db_act("role", &person.id().await, &json!({"role": "admin"}), e2e::now());
         let gift = json!({"user_id": person.id().await, "credits": 5, "key": "sorry"});
         (person, gift)
     }
@@ -568,7 +570,7 @@ impl Flow for Gift {
     }
     async fn check(&self, world: &World, (person, _): &Self::Stage) {
         assert_eq!(person.credits().await, 8);
-        assert_eq!(world.sql_number("SELECT count(*) FROM admin_log"), 1);
+        assert_eq!(world.sql_number("SELECT count(*) FROM admin_log WHERE action = 'gift'"), 1);
         assert_eq!(person.get(200, "/api/admin/audit").await.json()["clean"], true);
     }
 }

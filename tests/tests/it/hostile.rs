@@ -9,6 +9,7 @@ use futures::StreamExt;
 use http::Method;
 use reqwest::Body;
 use reqwest::multipart::{Form, Part};
+use sandbox::{Fault, Service};
 use serde_json::{Value, json};
 
 /// Hostile files by what they are, with the status they get.
@@ -118,6 +119,60 @@ async fn a_photo_goes_straight_into_the_bucket_and_is_checked_there() {
     // Somebody else has no part in it.
     let eve = world.sign_in("eve@example.com").await;
     eve.post(404, &complete).await.problem("not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_complete_an_upload_at_once_one_does_and_row_and_file_agree() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let first = photos::read("portrait.jpg");
+    // Another photo of the same length.
+    let mut second = photos::read("portrait-exif-rotated.jpg");
+    assert!(second.len() <= first.len());
+    second.resize(first.len(), 0);
+    let upload = presign(&ada, 201, json!({"content_type": "image/jpeg", "size": first.len()})).await.json()["upload"].clone();
+    let id = upload["id"].as_str().unwrap();
+    let complete = format!("/api/uploads/{id}/complete");
+    assert_eq!(put(&ada, &upload, first.clone()).await, 200);
+    // Whoever looked first is slow to write.
+    world.fault(Fault::S3Slow { ms: 5_000, method: Some("PUT".into()), prefix: None }.once());
+    let slow = ada.ask(ada.request(Method::POST, &complete));
+    let quick = async {
+        let began = async || {
+            let writes = world.heard(Service::S3, "PUT /ai-hairstyle/cache/");
+            if writes >= 2 { Ok(()) } else { Err(format!("{writes} writes")) }
+        };
+        world.until("the first to write", began).await;
+        assert_eq!(put(&ada, &upload, second).await, 200);
+        ada.ask(ada.request(Method::POST, &complete)).await
+    };
+    let (slow, quick) = futures::join!(slow, quick);
+    assert_eq!((slow.status, quick.status), (200, 409), "{slow} {quick}");
+    quick.problem("conflict");
+    let done = slow.json()["upload"].clone();
+    assert_eq!(ada.get(200, &format!("/api/uploads/{id}")).await.json()["upload"], done);
+    assert_eq!(done["sha256"], sha256(&ada.download(done["url"].as_str().unwrap()).await));
+    assert_eq!(ada.post(200, &complete).await.json()["upload"], done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_was_cut_off_is_begun_again_when_its_time_is_over() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let file = photos::read("portrait.jpg");
+    let upload = presign(&ada, 201, json!({"content_type": "image/jpeg", "size": file.len()})).await.json()["upload"].clone();
+    let complete = format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap());
+    assert_eq!(put(&ada, &upload, file).await, 200);
+    world.db_write("UPDATE uploads SET claimed_until = unixepoch() + 300", []);
+    ada.post(409, &complete).await.problem("conflict");
+    world.db_time_passes(301);
+    ada.post(200, &complete).await;
+    // A store that is down gives the claim back.
+    let upload = presign(&ada, 201, json!({"content_type": "image/jpeg", "size": 10})).await.json()["upload"].clone();
+    let complete = format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap());
+    world.storage_down();
+    ada.post(503, &complete).await.problem("storage_unavailable");
+    assert_eq!(world.sql_number("SELECT max(claimed_until) FROM uploads WHERE status = 'pending'"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

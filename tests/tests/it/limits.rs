@@ -107,6 +107,36 @@ async fn behind_an_unnamed_proxy_nobody_is_locked_out_by_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_strangers_come_and_cannot_be_told_apart_the_operator_hears_of_it() {
+    let serve = async |proxy: &str| {
+        let variables = [("rate_limit_per_hour", "2"), ("trusted_proxy", proxy)];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let public_url = Some("https://app.example".to_owned());
+        World::with(Options { variables, public_url, credentials: Some(e2e::real_credentials()), ..Options::default() }).await
+    };
+    let login = async |world: &World, address: &str| {
+        let stranger = world.stranger();
+        stranger.send(302, stranger.request(Method::GET, "/auth/login/google").header("x-forwarded-for", address)).await;
+    };
+    // Nobody named the proxy; and one that was named is not the last.
+    for (proxy, address) in [("", "203.0.113.7"), ("x-forwarded-for", "203.0.113.7, 10.0.0.2")] {
+        let world = serve(proxy).await;
+        for _ in 0..5 {
+            login(&world, address).await;
+        }
+        let told = world.events("clients_not_told_apart");
+        assert!(!told.is_empty() && told.len() < 5, "once for each instance: {told:?}");
+    }
+    // As it should be, and on this machine, there is nothing to tell.
+    let world = serve("x-forwarded-for").await;
+    login(&world, "10.0.0.2, 203.0.113.7").await;
+    assert_eq!(world.events("clients_not_told_apart").len(), 0);
+    let world = World::new().await;
+    login(&world, "203.0.113.7").await;
+    assert_eq!(world.events("clients_not_told_apart").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_from_paying_again_and_again_is_stopped_before_the_provider_is_asked() {
     away_from_the_hours_end().await;
     let world = world(&[("rate_limit_per_hour", "2")]).await;
@@ -187,6 +217,36 @@ async fn a_day_costs_so_many_pictures_at_most_and_what_is_refused_is_not_charged
     world.db_write("UPDATE provider_spend SET day = day - 1", []);
     let who = if people[0].credits().await > 0 { 0 } else { 1 };
     assert_eq!(ask(who).await.status, 202);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_more_than_a_share_of_a_days_pictures() {
+    let world = world(&[("daily_picture_limit", "100"), ("rate_limit_per_hour", "1000")]).await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.db_gift("many", 100, e2e::now(), None);
+    let upload = ada.any_upload().await;
+    // The provider makes none of them: each is paid back, and the next one could be ordered without end.
+    world.fault(Fault::KieCreateAnswers { code: 422, msg: None, http_status: None });
+    let body = json!({"upload_id": upload, "hairstyles": ["bob-cut"]});
+    let ask = async || ada.ask(ada.request(Method::POST, "/api/tasks").json(&body)).await;
+    for number in 0..20 {
+        assert_eq!(ask().await.status, 202, "{number}");
+    }
+    assert_eq!(ada.credits().await, 103);
+    let late = ask().await;
+    assert_eq!(late.status, 429, "{late}");
+    late.problem("rate_limited");
+    let wait: i64 = late.header("retry-after").parse().unwrap();
+    let tomorrow = 86_400 - e2e::now() % 86_400;
+    assert!((tomorrow..=tomorrow + 60).contains(&wait) || wait > 86_000, "{late}");
+    assert!(!world.events("share_of_the_day_used").is_empty());
+    // Others have theirs, and the next day has it again.
+    world.control().clear_faults();
+    let grace = world.sign_in("grace@example.com").await;
+    grace.order_one().await;
+    world.db_write("UPDATE ai_tasks SET created_at = created_at - 86400", []);
+    assert_eq!(ask().await.status, 202);
     world.assert_books_balance();
 }
 

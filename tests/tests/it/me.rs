@@ -19,10 +19,10 @@ async fn credits_show_their_lots_and_what_expires_next() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     let soon = e2e::now() + 3_600;
-    let gift = "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at) SELECT ?1, id, ?2, 'gift', 'admin', ?1, ?3 FROM users";
-    world.db_write(gift, ("soon", 2, soon));
-    world.db_write(gift, ("late", 4, soon + 60));
-    world.db_write(gift, ("over", 8, e2e::now() - 1));
+    let now = e2e::now();
+    world.db_gift("soon", 2, now, Some(soon - now));
+    world.db_gift("late", 4, now, Some(soon + 60 - now));
+    world.db_gift("over", 8, now - 60, Some(59));
     let credits = ada.get(200, "/api/me/credits").await.json();
     assert_eq!(credits["balance"], 9, "what has expired does not count: {credits}");
     let lots: Vec<_> = credits["lots"]
@@ -31,8 +31,8 @@ async fn credits_show_their_lots_and_what_expires_next() {
         .iter()
         .map(|lot| (lot["id"].as_str().unwrap().to_owned(), lot["remaining"].as_i64().unwrap()))
         .collect();
-    assert_eq!(lots[..2], [("soon".to_owned(), 2), ("late".to_owned(), 4)]);
-    assert_eq!((credits["expires_next"]["id"].clone(), credits["expires_next"]["expires_at"].clone()), (json!("soon"), json!(soon)));
+    assert_eq!(lots[..2], [("gift:soon".to_owned(), 2), ("gift:late".to_owned(), 4)]);
+    assert_eq!((credits["expires_next"]["id"].clone(), credits["expires_next"]["expires_at"].clone()), (json!("gift:soon"), json!(soon)));
     // They are spent in that order.
     let task = ada.order_one().await;
     ada.wait_completed(&task).await;

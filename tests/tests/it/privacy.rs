@@ -56,6 +56,10 @@ async fn no_secret_wish_or_address_is_in_a_column_that_is_not_meant_for_it() {
     let variables = [("trusted_proxy".to_owned(), "x-real-ip".to_owned())].into();
     let world = World::with(Options { variables, key_value: Some(host::KvLocation::File(cache.clone())), ..Options::default() }).await;
     let (ada, _) = somebody(&world, "ada@example.com").await;
+    let file = photos::read("portrait.jpg");
+    ada.send(201, ada.upload_request("image/jpeg", file.clone()).header("x-file-name", "Passport of Countess Augusta.jpg")).await;
+    let wish = json!({"filename": "Passport of Countess Augusta.jpg", "content_type": "image/jpeg", "size": file.len()});
+    ada.post_json(201, "/api/uploads/presign", &wish).await;
     let abroad = world.stranger();
     let login = abroad.begin_sign_in("google", "ada@example.com", "/").await;
     let request = abroad.request(Method::GET, &login).header("x-real-ip", "203.0.113.77").header("user-agent", "Browser of Ada 9.9");
@@ -90,6 +94,7 @@ async fn no_secret_wish_or_address_is_in_a_column_that_is_not_meant_for_it() {
         ("a person's address", "ada@example.com".into(), &["users.email"]),
         ("a buyer's address", "buyer@example.com".into(), &[]),
         ("a person's name", "Lovelace".into(), &["users.name"]),
+        ("a file's name", "Countess".into(), &[]),
     ];
     for key in [
         s3_secret_access_key,
@@ -114,8 +119,14 @@ async fn no_secret_wish_or_address_is_in_a_column_that_is_not_meant_for_it() {
     }
     // What is meant to be there is.
     assert!(values.iter().any(|(place, value)| place == "users.email" && value == "ada@example.com"));
-    for place in ["sessions.ip_address", "sessions.user_agent", "signin_logs.ip_address", "signin_logs.user_agent", "idempotency_keys.body"]
-    {
+    for place in [
+        "sessions.ip_address",
+        "sessions.user_agent",
+        "signin_logs.ip_address",
+        "signin_logs.user_agent",
+        "idempotency_keys.body",
+        "uploads.original_name",
+    ] {
         let found: Vec<_> = values.iter().filter(|(column, value)| column == place && value != "null").collect();
         assert!(!found.is_empty() && found.iter().all(|(_, value)| value.starts_with("sealed:")), "{place}: {found:?}");
     }
@@ -134,6 +145,9 @@ async fn no_secret_wish_or_address_is_in_a_column_that_is_not_meant_for_it() {
         }
     }
     // Its owner sees it all.
+    let named = |uploads: &serde_json::Value| uploads.to_string().matches("Passport of Countess Augusta.jpg").count();
+    assert_eq!(named(&ada.get(200, "/api/uploads").await.json()["uploads"]), 1);
+    assert_eq!(named(&ada.get(200, "/api/me/export").await.json()["uploads"]), 2, "the one that was only begun, too");
     let sessions = ada.get(200, "/auth/sessions").await.json()["sessions"].clone();
     assert!(
         sessions
@@ -143,6 +157,70 @@ async fn no_secret_wish_or_address_is_in_a_column_that_is_not_meant_for_it() {
             .any(|session| session["ip_address"] == "203.0.113.77" && session["user_agent"] == "Browser of Ada 9.9"),
         "{sessions}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_name_was_stored_before_it_was_sealed_keeps_it_and_no_link_tells_it() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let request = ada.upload_request("image/jpeg", photos::read("portrait.jpg")).header("x-file-name", "Augusta.jpg");
+    let upload = ada.send(201, request).await.json()["uploads"][0].clone();
+    // Whoever has a link to a photo, as the AI provider does, is told nothing but the photo.
+    let link = ada.get(302, upload["url"].as_str().unwrap()).await.header("location").to_owned();
+    let shown = world.stranger().get(200, &link).await;
+    assert!(!format!("{:?}", shown.headers).contains("Augusta"), "{shown}");
+    world.db_write("UPDATE uploads SET original_name = 'old.jpg'", []);
+    let path = format!("/api/uploads/{}", upload["id"].as_str().unwrap());
+    assert_eq!(ada.get(200, &path).await.json()["upload"]["original_name"], "old.jpg");
+    assert_eq!(ada.get(200, "/api/me/export").await.json()["uploads"][0]["original_name"], "old.jpg");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_repeats_of_a_person_goes_neither_into_the_log_nor_into_the_database() {
+    const ECHO: &str = "Your prompt was: Change only the hair (for ada@echo.example)";
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let msg = || Some(ECHO.to_owned());
+    for (code, http_status) in [(422, None), (429, None), (500, Some(500))] {
+        world.control().clear_faults();
+        world.fault(Fault::KieCreateAnswers { code, msg: msg(), http_status });
+        ada.order_one().await;
+    }
+    let mut reasons = Vec::new();
+    for (model, code) in [("nano-banana-edit", 400), ("4o", 451), ("kontext", 500)] {
+        world.control().clear_faults();
+        world.fault(Fault::KieFail { code, msg: msg() });
+        // The first question meets words as well.
+        world.fault(Fault::KieRecordAnswers { code: 500, msg: msg(), http_status: None }.once());
+        world.db_write("UPDATE ai_tasks SET status = 'failed', updated_at = unixepoch() WHERE status = 'pending'", []);
+        let upload = ada.any_upload().await;
+        let order = json!({"upload_id": upload, "hairstyles": ["bob-cut"], "model": model});
+        let task = ada.post_json(202, "/api/tasks", &order).await.json()["tasks"][0]["task_no"].as_str().unwrap().to_owned();
+        reasons.push(ada.wait_failed(&task).await["failure_reason"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(
+        reasons,
+        [
+            "The AI provider refused this picture.",
+            "The AI provider could not read the photo.",
+            "The AI provider could not make this picture."
+        ]
+    );
+    world.control().clear_faults();
+    for status in [400, 403, 500] {
+        world.fault(Fault::CreemApiSays { status, msg: ECHO.into() }.once());
+        ada.post_json(502, "/api/orders", &json!({"product_id": "credits-10"})).await.problem("provider_unavailable");
+    }
+    for trace in ["Your prompt", "echo.example", "Change only"] {
+        let lines: Vec<_> = world.logs().into_iter().filter(|line| line.contains(trace)).collect();
+        assert!(lines.is_empty(), "{trace} is in the log: {lines:#?}");
+        let places: Vec<_> = everything(&world).into_iter().filter(|(_, value)| value.contains(trace)).collect();
+        assert!(places.is_empty(), "{trace} is in {places:#?}");
+    }
+    // What an operator needs is there.
+    assert!(world.events("task_handed_over").iter().any(|line| line["cause"] == "code 422"), "{}", world.tail());
+    assert!(world.events("provider_failed").iter().any(|line| line["cause"] == "code 451"), "{}", world.tail());
+    world.assert_books_balance();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,8 @@ const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
     ("POST", "/auth/logout", Open, Nothing),
     ("GET", "/auth/sessions", SignedIn, Nothing),
     ("DELETE", "/auth/sessions/{session}", SignedIn, Nothing),
+    ("GET", "/auth/identities", SignedIn, Nothing),
+    ("DELETE", "/auth/identities/{identity}", SignedIn, Nothing),
     ("POST", "/api/uploads", SignedIn, Photo),
     ("GET", "/api/uploads", SignedIn, Nothing),
     ("POST", "/api/uploads/presign", SignedIn, Json),
@@ -106,6 +108,7 @@ struct Things {
     task: String,
     order: String,
     session: String,
+    identity: String,
     user: String,
 }
 
@@ -116,8 +119,9 @@ async fn things(world: &World) -> Things {
     ada.wait_completed(&task).await;
     let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
     let session = ada.get(200, "/auth/sessions").await.json()["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let identity = ada.get(200, "/auth/identities").await.json()["identities"][0]["id"].as_str().unwrap().to_owned();
     let user = ada.id().await;
-    Things { eve: world.sign_in("eve@example.com").await, ada, upload, task, order, session, user }
+    Things { eve: world.sign_in("eve@example.com").await, ada, upload, task, order, session, identity, user }
 }
 
 impl Things {
@@ -128,6 +132,7 @@ impl Things {
             .replace("{task}", &self.task)
             .replace("{order}", &self.order)
             .replace("{session}", &self.session)
+            .replace("{identity}", &self.identity)
             .replace("{user}", &self.user)
     }
 

@@ -38,7 +38,7 @@ async fn the_catalogue_is_open_to_everybody() {
 async fn every_hairstyle_color_and_model_of_the_catalogue_can_be_ordered() {
     let world = World::new().await;
     let (ada, upload) = ada(&world).await;
-    world.db_write("INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id) SELECT 'gift', id, 100, 'gift', 'admin', 'test' FROM users", []);
+    world.db_gift("test", 100, e2e::now(), None);
     world.fault(Fault::KieDelay { ms: 600_000 });
     let catalogue = ada.get(200, "/api/hairstyles").await.json();
     let ids = |list: &Value| list.as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
@@ -357,6 +357,17 @@ async fn without_a_verdict_nothing_is_made_and_nothing_is_charged() {
         answer.problem("provider_unavailable");
         assert!(!answer.header("retry-after").is_empty());
     }
+    world.control().clear_faults();
+    // It answers, and says nothing, or something that nobody has heard of.
+    for decision in [None, Some(""), Some("ALLOW"), Some("probably"), Some("allow, said ada@example.com")] {
+        world.control().clear_faults();
+        world.fault(Fault::CreemModerationDecides { decision: decision.map(str::to_owned) });
+        let answer = with_words(&ada, "a little shorter").await;
+        assert_eq!((answer.status, answer.wrong_fields()), (422, vec!["detail".to_owned()]), "{decision:?}: {answer}");
+    }
+    world.control().clear_faults();
+    let kept = world.sql("SELECT group_concat(decision) FROM (SELECT decision FROM prompt_verdicts ORDER BY id)");
+    assert_eq!(kept[0][0], "none,other,other,other,other", "what it says is kept in words of ours");
     assert_eq!(ada.credits().await, 3);
     assert_eq!(world.sql_number("SELECT count(*) FROM ai_tasks"), 0);
     // Orders without words do not depend on it.

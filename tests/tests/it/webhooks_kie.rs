@@ -180,7 +180,7 @@ async fn a_failure_at_the_provider_returns_the_credit() {
         let body = json!({"upload_id": upload, "hairstyles": ["bob-cut"], "model": model});
         let task = ada.post_json(202, "/api/tasks", &body).await.json()["tasks"][0]["task_no"].as_str().unwrap().to_owned();
         let task = ada.wait_failed(&task).await;
-        assert_eq!(task["failure_reason"], "Your content was flagged", "{model}");
+        assert_eq!(task["failure_reason"], "The AI provider refused this picture.", "{model}");
         assert_eq!(task["result_urls"], json!([]));
         assert_eq!(ada.credits().await, 3, "{model}");
     }
@@ -227,6 +227,29 @@ async fn a_result_that_breaks_off_is_fetched_again() {
     let task = ada.wait_completed(&task).await;
     image::load_from_memory(&ada.download(task["result_urls"][0].as_str().unwrap()).await).unwrap();
     assert!(world.control().deliveries().iter().any(|delivery| delivery.status == Some(503)), "{:?}", world.control().deliveries());
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_comes_in_drops_holds_nobody_up() {
+    let (world, ada, slow) = finished_unheard().await;
+    let quick = ada.order(&["afro"]).await.remove(0);
+    done_at_provider(&world).await;
+    // A byte now and then, for as long as one listens: of the first picture, whose prompt is about a bob.
+    let drip = Fault::KieResultIs { serves: ServedResult::Drip, to: None, bytes: None, status: None, ms: Some(200) };
+    world.fault(drip.matching("bob"));
+    world.db_tasks_are_due();
+    let report = world.sweep().await["tasks"].clone();
+    assert_eq!((&report["looked_at"], &report["completed"], &report["failed"]), (&json!(2), &json!(1), &json!(0)), "{report}");
+    assert_eq!(ada.task(&quick).await["status"], "completed");
+    // It was given up, and is fetched again later.
+    let claimed = world.sql_number(&format!("SELECT claimed_until FROM ai_tasks WHERE task_no = '{slow}'"));
+    assert_eq!((ada.task(&slow).await["status"].clone(), claimed), (json!("processing"), 0));
+    assert_eq!(world.objects().iter().filter(|key| key.starts_with("result/")).count(), 1);
+    world.control().clear_faults();
+    world.db_tasks_are_due();
+    world.sweep().await;
+    ada.wait_completed(&slow).await;
     world.assert_books_balance();
 }
 

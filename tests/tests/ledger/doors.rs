@@ -44,6 +44,48 @@ fn a_day_has_so_many_pictures_and_the_next_begins_anew() {
     books.assert_invariants();
 }
 
+#[test]
+fn one_person_gets_a_tenth_of_a_day_and_twenty_in_any_case() {
+    let books = Books::of_ada(1_000);
+    books.sign_up("bob", 1_000).unwrap();
+    let order = |who: &str, count: i64, at: i64, limit: i64| {
+        let sql = "INSERT INTO ai_tasks (id, task_no, user_id, input_params, price, created_at, updated_at, day_limit) \
+                   SELECT hex(randomblob(8)), hex(randomblob(8)), ?1, '{}', 1, ?3, ?3, ?4 FROM json_each(json_array(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)) \
+                   WHERE value <= ?2";
+        books.run(sql, (who, count, at, limit))
+    };
+    let day = 20_000 * 86_400;
+    for _ in 0..2 {
+        order("ada", 10, day, 100).unwrap();
+    }
+    assert!(order("ada", 1, day + 86_399, 100).unwrap_err().contains("share_of_the_day_used"));
+    order("bob", 10, day, 100).unwrap();
+    // Of a larger day it is more, all or none.
+    order("ada", 9, day, 300).unwrap();
+    assert!(order("ada", 2, day, 300).unwrap_err().contains("share_of_the_day_used"));
+    order("ada", 1, day, 300).unwrap();
+    // What failed and was paid back has been made all the same.
+    books.run("UPDATE ai_tasks SET status = 'failed', updated_at = created_at WHERE user_id = 'ada'", []).unwrap();
+    assert!(order("ada", 1, day, 300).is_err());
+    order("ada", 1, day + 86_400, 300).unwrap();
+    let plan: String = books
+        .db
+        .prepare("EXPLAIN QUERY PLAN SELECT count(*) FROM ai_tasks WHERE user_id = 'ada' AND created_at >= 1 AND created_at < 2")
+        .unwrap()
+        .query_map([], |row| row.get::<_, String>(3))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(plan.contains("ai_tasks_user_id"), "{plan}");
+    books.assert_invariants();
+}
+
+#[test]
+fn what_came_before_the_log_is_written_down_once() {
+    let books = Books::of_ada(3);
+    books.refuses("log_is_append_only", "INSERT INTO before_the_log VALUES ('gift', 'mine')");
+}
+
 fn act(books: &Books, seq: i64, previous: &str, action: &str, detail: &str) -> bool {
     let sql = "INSERT INTO admin_log (seq, at, admin_id, action, subject, detail, previous, hash) \
                VALUES (?1, 1000, 'boss', ?3, 'ada', ?4, ?2, printf('%064d', ?1))";

@@ -71,7 +71,7 @@ fn holds(bytes: &[u8], what: &[u8]) -> bool {
 }
 
 /// Files that strangers send, by what they are.
-fn corpus() -> BTreeMap<&'static str, Vec<u8>> {
+fn corpus() -> BTreeMap<String, Vec<u8>> {
     let [jpeg, png, webp] = ["portrait.jpg", "portrait.png", "portrait.webp"].map(portrait);
     let xmp = [b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>", SECRET].concat();
     let append = |file: &[u8], tail: &[u8]| [file, tail].concat();
@@ -85,7 +85,7 @@ fn corpus() -> BTreeMap<&'static str, Vec<u8>> {
     jpeg_empty_segment.extend_from_slice(&jpeg[2..]);
     let mut jpeg_long_segment = jpeg[..2].to_vec();
     jpeg_long_segment.extend_from_slice(&[0xff, 0xe5, 0xff, 0xff, 1, 2, 3]);
-    let mut files = BTreeMap::from([
+    let files = [
         (
             "jpeg from a phone",
             jpeg_with(&[(0xe1, exif_segment(&camera(6, true))), (0xe1, xmp.clone()), (0xed, SECRET.to_vec()), (0xfe, SECRET.to_vec())]),
@@ -129,12 +129,89 @@ fn corpus() -> BTreeMap<&'static str, Vec<u8>> {
         ("gif", b"GIF89a\x01\0\x01\0\0\0\0;".to_vec()),
         ("nothing", Vec::new()),
         ("a byte", vec![0xff]),
-    ]);
-    let folder = format!("{}/corpus", env!("CARGO_MANIFEST_DIR"));
-    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        files.insert("a find of a fuzzer", std::fs::read(entry).expect("a file"));
-    }
+    ];
+    files.into_iter().map(|(name, file)| (name.to_owned(), file)).chain(kept()).collect()
+}
+
+const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
+
+/// The files of the folder `corpus`.
+fn kept() -> Vec<(String, Vec<u8>)> {
+    let files = std::fs::read_dir(KEPT).expect("a folder").map(|entry| entry.expect("an entry").path());
     files
+        .filter(|path| path.extension().is_some_and(|extension| extension != "md"))
+        .map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), std::fs::read(&path).expect("a file")))
+        .collect()
+}
+
+#[test]
+fn the_files_that_are_kept_are_taken_or_refused_as_their_names_say() {
+    let kept = kept();
+    assert!(kept.len() >= 20, "{}", kept.len());
+    for (name, file) in kept {
+        assert!(file.len() < 4_096, "{name}: {} bytes", file.len());
+        match clean(file.clone().into()) {
+            Ok(clean) => {
+                assert!(name.starts_with("taken-"), "{name} is taken");
+                assert!(!holds(&clean.bytes, SECRET) && !holds(&clean.bytes, b"PK\x03\x04") && !holds(&clean.bytes, b"<script>"), "{name}");
+            }
+            Err(refusal) => assert!(name.starts_with("refused-"), "{name}: {refusal}"),
+        }
+        holds_for(file);
+    }
+}
+
+/// Writes the files that are kept: `cargo test -p photo -- --ignored`. Finds of a fuzzer are put beside them.
+#[test]
+#[ignore = "it writes into the source tree"]
+fn the_files_that_are_kept_are_written_anew() {
+    let picture = DynamicImage::ImageRgb8(image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 4) as u8, (y * 4) as u8, 128])));
+    let encoded = |format| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).expect("encodes");
+        bytes.into_inner()
+    };
+    let (jpeg, png, webp) = (encoded(image::ImageFormat::Jpeg), encoded(image::ImageFormat::Png), encoded(image::ImageFormat::WebP));
+    let with = |file: &[u8], at: usize, bytes: &[u8]| {
+        let mut file = file.to_vec();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let into = |file: &[u8], at: usize, bytes: &[u8]| [&file[..at], bytes, &file[at..]].concat();
+    let segment = |marker: u8, contents: &[u8]| {
+        let length = u16::try_from(contents.len() + 2).expect("short");
+        [&[0xff, marker][..], &length.to_be_bytes(), contents].concat()
+    };
+    let phone = into(&jpeg, 2, &segment(0xe1, &exif_segment(&camera(6, true))));
+    let files: [(&str, Vec<u8>); 24] = [
+        ("taken-small.jpg", jpeg.clone()),
+        ("taken-small.png", png.clone()),
+        ("taken-small.webp", webp.clone()),
+        ("taken-phone.jpg", phone.clone()),
+        ("taken-archive-behind.jpg", [&jpeg[..], b"PK\x03\x04evil.jar", SECRET].concat()),
+        ("taken-second-picture-behind.jpg", [&jpeg[..], &phone].concat()),
+        ("taken-comment-with-a-page.jpg", into(&jpeg, 2, &segment(0xfe, b"<html><script>alert(1)</script>"))),
+        ("taken-page-behind.png", [&png[..], b"<html><script>alert(1)</script>"].concat()),
+        ("taken-archive-behind.webp", [&webp[..], b"PK\x03\x04", SECRET].concat()),
+        ("refused-half.jpg", jpeg[..jpeg.len() / 2].to_vec()),
+        ("refused-half.png", png[..png.len() / 2].to_vec()),
+        ("refused-half.webp", webp[..webp.len() / 2].to_vec()),
+        ("refused-no-picture.jpg", vec![0xff, 0xd8, 0xff, 0xd9]),
+        ("refused-empty-segment.jpg", into(&jpeg, 2, &[0xff, 0xe5, 0, 0])),
+        ("refused-segment-past-the-end.jpg", [&jpeg[..2], &[0xff, 0xe5, 0xff, 0xff, 1, 2, 3]].concat()),
+        ("refused-endless-chunk.png", with(&png, 33, &[0xff; 4])),
+        ("refused-wrong-sum.png", with(&png, 30, &[!png[30]])),
+        ("refused-100000-wide.png", with(&png, 16, &100_000_u32.to_be_bytes())),
+        ("refused-121-megapixels.png", with(&with(&png, 16, &11_000_u32.to_be_bytes()), 20, &11_000_u32.to_be_bytes())),
+        ("refused-no-pixels.png", with(&png, 16, &[0; 8])),
+        ("refused-endless-chunk.webp", with(&webp, 16, &[0xff; 4])),
+        ("refused-script.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>".to_vec()),
+        ("refused-named-jpg.html.jpg", b"<!doctype html><script>alert(1)</script>".to_vec()),
+        ("refused-photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".to_vec()),
+    ];
+    for (name, file) in files {
+        std::fs::write(format!("{KEPT}/{name}"), file).expect("written");
+    }
 }
 
 #[test]
