@@ -8,6 +8,7 @@ use seal::Keys;
 use serde::Deserialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
+use session::SignedIn;
 use spin_sdk::{http::IntoResponse, http_service};
 use user::{Identity, User, Welcome};
 

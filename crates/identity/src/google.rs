@@ -7,6 +7,7 @@ use config::Settings;
 use http::Method;
 use outbound::{Breaker, form};
 use problem::{Code, Problem};
+use seal::Keys;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -111,9 +112,11 @@ fn runs_mailbox(email: &str, hd: Option<&str>) -> bool {
 async fn signing_key(settings: &Settings, id: &str, breaker: Option<&Breaker>) -> Result<Key, Problem> {
     let unknown = || refused("the id token's key is none of Google's");
     let now = clock::now();
+    // Sealed: whoever could put a key of his own there could sign tokens for anybody.
+    let (entry, seal) = (entry::config("google_keys"), Keys::from_settings(settings)?);
     // Where key-value does not answer, what this instance knows will do.
-    let known = match cache::look::<Published>(&entry::config("google_keys")).await {
-        Some(found) => found,
+    let known = match cache::look::<String>(&entry).await {
+        Some(found) => found.and_then(|sealed| seal.open_json::<Published>(&entry, &sealed)),
         None => FETCHED.with_borrow(Clone::clone).filter(|fetched| fetched.good_until > now),
     };
     if let Some(known) = known {
@@ -134,7 +137,7 @@ async fn signing_key(settings: &Settings, id: &str, breaker: Option<&Breaker>) -
     }
     let fetched = fetched?;
     let seconds = u64::try_from(fetched.good_until - now).unwrap_or_default();
-    cache::set(&entry::config("google_keys"), &fetched, seconds).await;
+    cache::set(&entry, &seal.seal_json(&entry, &fetched)?, seconds).await;
     FETCHED.set(Some(fetched.clone()));
     fetched.keys.find(id).ok_or_else(unknown)
 }

@@ -807,9 +807,14 @@ async fn tokens_that_name_unknown_keys_do_not_make_us_ask_google_each_time() {
     // A minute later it may be that Google has new keys.
     let store = rusqlite::Connection::open(&cache).unwrap();
     store.busy_timeout(e2e::PATIENCE).unwrap();
-    let sql = "UPDATE spin_key_value SET value = CAST(json_set(CAST(value AS TEXT), '$.value.fetched_at', unixepoch() - 61) AS BLOB) \
-               WHERE key = 'config:google_keys'";
-    assert_eq!(store.execute(sql, []).unwrap(), 1);
+    let kept = "SELECT CAST(value AS TEXT) FROM spin_key_value WHERE key = 'config:google_keys'";
+    let mut kept: serde_json::Value = serde_json::from_str(&store.query_row(kept, [], |row| row.get::<_, String>(0)).unwrap()).unwrap();
+    let keys = seal::Keys::from_settings(&config::Settings::from_values([("data_encryption_key", e2e::DATA_KEY)])).unwrap();
+    let mut published: serde_json::Value = keys.open_json("config:google_keys", kept["value"].as_str().unwrap()).unwrap();
+    published["fetched_at"] = json!(e2e::now() - 61);
+    kept["value"] = json!(keys.seal_json("config:google_keys", &published).unwrap());
+    let sql = "UPDATE spin_key_value SET value = ?1 WHERE key = 'config:google_keys'";
+    assert_eq!(store.execute(sql, [kept.to_string().into_bytes()]).unwrap(), 1);
     for number in 6..9 {
         world.stranger().one_tap(401, forged(number)).await.problem("unauthenticated");
     }
