@@ -37,8 +37,17 @@ struct Options {
     s3_bucket: String,
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
     // Secrets come from the environment only: arguments are for everybody to see.
     let secret = |name: &str| std::env::var(name).with_context(|| format!("set {name} in the environment"));
     let keys = secret("SPIN_VARIABLE_DATA_ENCRYPTION_KEY")?;

@@ -517,7 +517,7 @@ async fn nobody_reads_anything_in_the_bucket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_gone_since_is_gone_in_what_is_restored() {
     let (world, ada, grace) = busy_world().await;
-    let (ada_id, grace_id) = (ada.id().await, grace.id().await);
+    let (ada_id, grace_id, token) = (ada.id().await, grace.id().await, ada.token().unwrap());
     let report = back_up(&world).await;
     // Grace has a plan in the backup, and cancels it before she goes; the store is down when Ada goes.
     grace.post(200, "/api/subscription/cancel").await;
@@ -539,7 +539,7 @@ async fn who_has_gone_since_is_gone_in_what_is_restored() {
     }
     assert!(rows.iter().any(|row| row.contains("boss@example.com")));
     let client = again.stranger();
-    client.send(401, client.request(Method::GET, "/api/me").bearer_auth(ada.token().unwrap())).await;
+    client.send(401, client.request(Method::GET, "/api/me").bearer_auth(&token)).await;
     assert_eq!(again.sweep().await["erasures"], json!({"looked_at": 2, "done": 2}));
     again.assert_books_balance();
 
