@@ -92,10 +92,7 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
         (Err(Error::Taken(_)), Some(work_id)) => return Ok(task::create::of_work(user_id, order, work_id).await?),
         (Err(error), _) => {
             if matches!(error, Error::Refused("spend_limit_reached")) {
-                eprintln!(
-                    "{}",
-                    json!({"level": "error", "event": "spend_limit_reached", "request_id": call.request_id, "limit": day_limit})
-                );
+                meter::log(json!({"level": "error", "event": "spend_limit_reached", "request_id": call.request_id, "limit": day_limit}));
             }
             return Err(error.into());
         }
@@ -105,7 +102,7 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
     }
     if let Err(problem) = task::hand_over::hand_over(&call.settings, &tasks, now).await {
         // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
-        eprintln!("{}", json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
+        meter::log(json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
     }
     Ok(tasks)
 }
@@ -124,9 +121,8 @@ async fn moderate(call: &Call, user_id: &str, words: &str) -> Result<Option<Stri
     if verdict.decision == "allow" {
         return Ok(verdict.id);
     }
-    eprintln!(
-        "{}",
-        json!({"level": "warn", "event": "prompt_refused", "request_id": call.request_id, "user": user_id, "decision": verdict.decision})
+    meter::log(
+        json!({"level": "warn", "event": "prompt_refused", "request_id": call.request_id, "user": user_id, "decision": verdict.decision}),
     );
     Err(Problem::invalid("detail", "These words cannot be used for a picture. Put them otherwise, or order without them."))
 }

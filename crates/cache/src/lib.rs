@@ -5,6 +5,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
+use meter::{Store as Measured, Waiting};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spin_sdk::key_value::{Error, Store};
 
@@ -42,6 +43,10 @@ pub mod entry {
 
     /// What the health check writes and reads.
     pub const HEALTH: &str = "temp:health";
+
+    /// That the database takes nothing, and whether the operator was told: outlives two reminders.
+    pub const OUTAGE: &str = "temp:outage";
+    pub const OUTAGE_SECONDS: u64 = 2 * 86_400;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,7 +89,8 @@ pub async fn set<T: Serialize>(key: &str, value: &T, seconds: u64) {
 /// # Errors
 /// The store's: a caller for whom the removal matters (a revoked session) must know.
 pub async fn delete(key: &str) -> Result<(), Error> {
-    store().await?.delete(key).await
+    let (store, _waiting) = measured().await?;
+    store.delete(key).await
 }
 
 /// As [`get`], telling a failing store from a missing value.
@@ -92,7 +98,8 @@ pub async fn delete(key: &str) -> Result<(), Error> {
 /// # Errors
 /// The store's.
 pub async fn read<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    let Some(bytes) = store().await?.get(key).await? else { return Ok(None) };
+    let (store, _waiting) = measured().await?;
+    let Some(bytes) = store.get(key).await? else { return Ok(None) };
     Ok(open(&bytes, now()))
 }
 
@@ -103,7 +110,8 @@ pub async fn read<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
 pub async fn write<T: Serialize>(key: &str, value: &T, seconds: u64) -> Result<(), Error> {
     let envelope = Envelope { expires_at: now().saturating_add(seconds), value };
     let bytes = serde_json::to_vec(&envelope).map_err(|error| Error::Other(error.to_string()))?;
-    store().await?.set(key, bytes).await
+    let (store, _waiting) = measured().await?;
+    store.set(key, bytes).await
 }
 
 /// Deletes every expired entry and answers (looked at, deleted). Reads each entry once: meant for the sweep, not for requests.
@@ -111,13 +119,15 @@ pub async fn write<T: Serialize>(key: &str, value: &T, seconds: u64) -> Result<(
 /// # Errors
 /// The store's.
 pub async fn sweep() -> Result<(u64, u64), Error> {
-    let store = store().await?;
+    let (store, _waiting) = measured().await?;
     let (mut seen, mut deleted) = (0, 0);
     // All keys first: a listing that is read halfway may hold the store while we ask it for values.
     for key in store.get_keys().await.collect().await? {
         seen += 1;
+        meter::called(Measured::Cache);
         let Some(bytes) = store.get(&key).await? else { continue };
         if serde_json::from_slice::<Expiry>(&bytes).is_ok_and(|entry| entry.expires_at <= now()) {
+            meter::called(Measured::Cache);
             store.delete(&key).await?;
             deleted += 1;
         }
@@ -131,7 +141,8 @@ pub async fn sweep() -> Result<(u64, u64), Error> {
 /// The store's.
 pub async fn count() -> Result<BTreeMap<String, u64>, Error> {
     let mut kinds = BTreeMap::new();
-    for key in store().await?.get_keys().await.collect().await? {
+    let (store, _waiting) = measured().await?;
+    for key in store.get_keys().await.collect().await? {
         let kind = key.rsplit_once(':').map_or(key.as_str(), |(kind, _)| kind).to_owned();
         *kinds.entry(kind).or_default() += 1;
     }
@@ -143,10 +154,11 @@ pub async fn count() -> Result<BTreeMap<String, u64>, Error> {
 /// # Errors
 /// The store's.
 pub async fn invalidate(prefix: &str) -> Result<u64, Error> {
-    let store = store().await?;
+    let (store, _waiting) = measured().await?;
     let mut deleted = 0;
     for key in store.get_keys().await.collect().await? {
         if key.starts_with(prefix) {
+            meter::called(Measured::Cache);
             store.delete(&key).await?;
             deleted += 1;
         }
@@ -158,6 +170,14 @@ fn open<T: DeserializeOwned>(bytes: &[u8], now: u64) -> Option<T> {
     // The expiry is read first: a value of an older shape is absent as well, not an error.
     let envelope: Envelope<T> = serde_json::from_slice(bytes).ok()?;
     (envelope.expires_at > now).then_some(envelope.value)
+}
+
+/// The store for one call, which is counted, and the wait for it.
+async fn measured() -> Result<(Rc<Store>, Waiting), Error> {
+    let waiting = meter::waiting(Measured::Cache);
+    let store = store().await?;
+    meter::called(Measured::Cache);
+    Ok((store, waiting))
 }
 
 async fn store() -> Result<Rc<Store>, Error> {
@@ -172,10 +192,7 @@ async fn store() -> Result<Rc<Store>, Error> {
 fn complain(action: &str, key: &str, error: &Error) {
     // Only the kind of entry is logged: the rest of a key may identify a person or a session.
     let kind = key.split(':').next().unwrap_or_default();
-    eprintln!(
-        "{}",
-        serde_json::json!({"level": "warn", "event": "cache_failed", "action": action, "kind": kind, "cause": error.to_string()})
-    );
+    meter::log(serde_json::json!({"level": "warn", "event": "cache_failed", "action": action, "kind": kind, "cause": error.to_string()}));
 }
 
 fn now() -> u64 {

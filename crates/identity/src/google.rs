@@ -93,7 +93,7 @@ async fn signing_key(settings: &Settings, id: &str) -> Result<Key, Problem> {
         return Err(unavailable(format!("certs: status {}", response.status())));
     }
     let max_age = response.headers().get("cache-control").and_then(|value| value.to_str().ok()).and_then(max_age);
-    let bytes = outbound::read(response, 256 * 1024, LIMIT).await.map_err(unavailable)?;
+    let bytes = outbound::read("google", response, 256 * 1024, LIMIT).await.map_err(unavailable)?;
     let keys: KeySet = serde_json::from_slice(&bytes).map_err(unavailable)?;
     cache::set(&entry::config("google_keys"), &keys, max_age.unwrap_or(3_600).min(KEYS_SECONDS)).await;
     keys.find(id).ok_or_else(|| refused("the id token's key is none of Google's"))

@@ -96,7 +96,7 @@ pub async fn reader(call: &Call) -> Result<SignedIn, Problem> {
     }
     match count(call, Class::Reads, Some(&caller.user_id), SAMPLE).await {
         Err(problem) if problem.code != Code::RateLimited => {
-            eprintln!("{}", json!({"level": "warn", "event": "read_not_counted", "request_id": call.request_id, "cause": problem.cause}));
+            meter::log(json!({"level": "warn", "event": "read_not_counted", "request_id": call.request_id, "cause": problem.cause}));
             Ok(caller)
         }
         counted => counted.map(|()| caller),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod admin;
+mod alarms;
 mod auth;
 mod budgets;
 mod cleanup;
@@ -14,6 +15,7 @@ mod limits;
 mod lossy;
 mod manifest;
 mod me;
+mod observability;
 mod orders;
 mod plans;
 mod polling;
