@@ -20,7 +20,7 @@ struct Options {
     /// name=value, or name=@file; may be given again.
     #[arg(long = "variable", value_name = "NAME=VALUE")]
     variables: Vec<String>,
-    /// Call POST /internal/cleanup, /internal/tasks and /internal/reconcile with the variable cron_secret this often, e.g. 300s.
+    /// Call POST /internal/cleanup, /internal/tasks, /internal/reconcile and /internal/alarms with the variable cron_secret this often, e.g. 300s.
     #[arg(long, value_parser = duration)]
     sweep_every: Option<Duration>,
     /// Where compiled components are kept.
@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
     };
     if let Some(every) = options.sweep_every {
         let secret = runtime.variable(&config, "cron_secret")?.context("--sweep-every needs the variable cron_secret in the manifest")?;
-        config.schedule.extend(["/internal/cleanup", "/internal/tasks", "/internal/reconcile"].map(|path| Schedule {
+        config.schedule.extend(["/internal/cleanup", "/internal/tasks", "/internal/reconcile", "/internal/alarms"].map(|path| Schedule {
             every,
             method: http::Method::POST,
             path: path.into(),

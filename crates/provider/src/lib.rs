@@ -118,6 +118,9 @@ impl<'a> Kie<'a> {
         let (_, answer) = exchange.await.map_err(|failure| {
             if failure.had_no_effect() { CreateError::Later(failure.to_string()) } else { CreateError::Unknown(failure.to_string()) }
         })?;
+        if is_out_of_credits(&answer) {
+            signal::seen(signal::OUT_OF_CREDITS, "kie", clock::now()).await;
+        }
         read_created(&answer)
     }
 
@@ -167,6 +170,11 @@ fn message_of(answer: &Value) -> String {
     text.chars().take(300).collect()
 }
 
+/// Whether our own account there is empty. Seen with code 500 as well, so the words count too.
+fn is_out_of_credits(answer: &Value) -> bool {
+    code_of(answer) == 402 || message_of(answer).starts_with("Credits insufficient")
+}
+
 fn read_created(answer: &Value) -> Result<String, CreateError> {
     let message = || format!("code {}: {}", code_of(answer), message_of(answer));
     match code_of(answer) {
@@ -176,7 +184,7 @@ fn read_created(answer: &Value) -> Result<String, CreateError> {
         },
         // Out of credits, key limit, queue full, too many calls, maintenance: nothing was made, and it passes.
         401 | 402 | 408 | 429 | 433 | 455 | 505 | 550 => Err(CreateError::Later(message())),
-        _ if message_of(answer).starts_with("Credits insufficient") => Err(CreateError::Later(message())),
+        _ if is_out_of_credits(answer) => Err(CreateError::Later(message())),
         500 => Err(CreateError::Later(message())),
         _ => Err(CreateError::Refused(message())),
     }
@@ -244,6 +252,14 @@ mod tests {
         assert_eq!(kind(json!({"code": 422, "msg": "validation", "data": null})), "refused");
         assert_eq!(kind(json!({"code": 429, "msg": "too high", "data": null})), "later");
         assert_eq!(kind(json!({"code": 500, "msg": "Credits insufficient: top up", "data": null})), "later");
+    }
+
+    #[test]
+    fn an_empty_account_is_known_by_its_code_and_by_its_words() {
+        assert!(is_out_of_credits(&json!({"code": 402, "msg": "whatever"})));
+        assert!(is_out_of_credits(&json!({"code": 500, "msg": "Credits insufficient : The current credits isn't enough"})));
+        assert!(!is_out_of_credits(&json!({"code": 500, "msg": "Server exception"})));
+        assert!(!is_out_of_credits(&json!({"code": 200, "msg": "success"})));
     }
 
     #[test]

@@ -85,6 +85,7 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         ("cleanup-cron", Method::POST, "/internal/cleanup"),
         ("task-cron", Method::POST, "/internal/tasks"),
         ("reconcile-cron", Method::POST, "/internal/reconcile"),
+        ("alarm-cron", Method::POST, "/internal/alarms"),
         ("health", Method::GET, "/health/live"),
     ];
     let stranger = world.stranger();

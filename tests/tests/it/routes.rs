@@ -90,9 +90,13 @@ const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
     ("GET", "/api/admin/cache", Admin, Nothing),
     ("POST", "/api/admin/cache/invalidate", Admin, Json),
     ("GET", "/api/admin/log", Admin, Nothing),
+    ("GET", "/api/admin/overview", Admin, Nothing),
+    ("GET", "/api/admin/alarms", Admin, Nothing),
+    ("GET", "/api/admin/jobs", Admin, Nothing),
     ("POST", "/internal/cleanup", Scheduler, Nothing),
     ("POST", "/internal/tasks", Scheduler, Nothing),
     ("POST", "/internal/reconcile", Scheduler, Nothing),
+    ("POST", "/internal/alarms", Scheduler, Nothing),
     ("GET", "/health", Open, Nothing),
     ("GET", "/health/live", Open, Nothing),
 ];
