@@ -13,6 +13,7 @@ const SCHEDULED: &[&str] = &[
     "/internal/tasks",
     "/internal/reconcile",
     "/internal/backup",
+    "/internal/alarms",
 ];
 
 /// Runs the components of a spin.toml as Spin does, for local use.

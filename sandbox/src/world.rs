@@ -136,7 +136,7 @@ impl Default for Settings {
     }
 }
 
-/// A request one of the stand-ins has received. Queries, headers and bodies are left out: they hold secrets.
+/// A request one of the stand-ins has received. Queries, bodies and all other headers are left out: they hold secrets.
 #[derive(Debug, Clone, Serialize)]
 pub struct Call {
     pub number: u64,
@@ -144,6 +144,8 @@ pub struct Call {
     pub service: Service,
     pub method: String,
     pub path: String,
+    /// The trace it says it belongs to (W3C trace context).
+    pub traceparent: Option<String>,
     /// None while it is being answered, or when it was given up.
     pub status: Option<u16>,
     pub ms: Option<u64>,
@@ -322,7 +324,7 @@ impl World {
         status == Some(200)
     }
 
-    fn heard(&self, service: Service, method: &str, path: &str) -> u64 {
+    fn heard(&self, service: Service, method: &str, path: &str, traceparent: Option<String>) -> u64 {
         let mut calls = locked(&self.calls);
         calls.0 += 1;
         let number = calls.0;
@@ -332,6 +334,7 @@ impl World {
             service,
             method: method.to_owned(),
             path: path.to_owned(),
+            traceparent,
             status: None,
             ms: None,
         });
@@ -365,7 +368,8 @@ pub(crate) struct Post<'a> {
 pub(crate) async fn remember(State((world, service)): State<(Arc<World>, Service)>, request: Request, next: Next) -> Response {
     let method = request.method().to_string();
     let path = request.uri().path().to_owned();
-    let number = world.heard(service, &method, &path);
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let number = world.heard(service, &method, &path, traceparent);
     let started = Instant::now();
     let answer = next.run(request).await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -160,7 +160,7 @@ async fn erase(call: &Call) -> Result<Reply, Problem> {
         Ok(left) => Some(left),
         Err(problem) => {
             // The sweep goes on with it.
-            eprintln!("{}", json!({"level": "error", "event": "erasure_cut_off", "user": caller.user_id, "cause": problem.cause}));
+            meter::log(json!({"level": "error", "event": "erasure_cut_off", "user": caller.user_id, "cause": problem.cause}));
             None
         }
     };

@@ -46,11 +46,8 @@ pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value,
             Ok(rows) if rows.is_empty() => return Ok(()),
             Ok(_) => {
                 // The hash goes where the database's owner cannot change it.
-                eprintln!(
-                    "{}",
-                    json!({"level": "info", "event": "admin_act", "seq": act.seq, "admin": act.admin_id, "action": act.action,
-                           "subject": act.subject, "hash": act.hash})
-                );
+                meter::log(json!({"level": "info", "event": "admin_act", "seq": act.seq, "admin": act.admin_id, "action": act.action,
+                           "subject": act.subject, "hash": act.hash}));
                 return Ok(());
             }
             Err(Error::Refused("log_moved_on")) => {}

@@ -17,10 +17,19 @@ use spin_sdk::{http::IntoResponse, http_service};
 use user::User;
 
 mod acts;
+mod overview;
 
 static SERVICE: Service = Service {
     name: "admin",
-    settings: &["public_url", "session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour", "admin_emails"],
+    settings: &[
+        "public_url",
+        "session_secret",
+        "data_encryption_key",
+        "trusted_proxy",
+        "rate_limit_per_hour",
+        "admin_emails",
+        "daily_picture_limit",
+    ],
 };
 
 /// Offending rows that are shown of a rule; the count is always whole.
@@ -55,9 +64,14 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["api", "admin", "cache"], &Method::GET | &Method::HEAD) => cache_stats(&call).await,
         (["api", "admin", "cache", "invalidate"], &Method::POST) => invalidate(call).await,
         (["api", "admin", "log"], &Method::GET | &Method::HEAD) => log(&call).await,
-        (["api", "admin", "audit" | "events" | "users" | "tasks" | "cache" | "log"] | ["api", "admin", "users", _], _) => {
-            Err(Problem::method_not_allowed("GET, HEAD"))
-        }
+        (["api", "admin", "overview"], &Method::GET | &Method::HEAD) => figures(&call).await,
+        (["api", "admin", "alarms"], &Method::GET | &Method::HEAD) => alarms(&call).await,
+        (["api", "admin", "jobs"], &Method::GET | &Method::HEAD) => jobs(&call).await,
+        (
+            ["api", "admin", "audit" | "events" | "users" | "tasks" | "cache" | "log" | "overview" | "alarms" | "jobs"]
+            | ["api", "admin", "users", _],
+            _,
+        ) => Err(Problem::method_not_allowed("GET, HEAD")),
         (["api", "admin", "gifts"] | ["api", "admin", "cache", "invalidate"], _)
         | (["api", "admin", "events", _, "replay"] | ["api", "admin", "users", _, "role"], _) => Err(Problem::method_not_allowed("POST")),
         _ => Err(Problem::not_found("address")),
@@ -120,7 +134,7 @@ async fn books(call: &Call) -> Result<Reply, Problem> {
         "head": head,
     }));
     if !clean {
-        eprintln!("{}", json!({"level": "error", "event": "audit_violated", "request_id": call.request_id}));
+        meter::log(json!({"level": "error", "event": "audit_violated", "request_id": call.request_id}));
     }
     reply::ok(&json!({"clean": clean, "rules": rules}))
 }
@@ -322,4 +336,32 @@ async fn log(call: &Call) -> Result<Reply, Problem> {
     let page = call.page()?;
     let (acts, next_cursor) = acts::list(&page).await?;
     reply::ok(&json!({"log": acts, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
+}
+
+/// GET /api/admin/overview: how the product does, in figures of this minute.
+async fn figures(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    reply::ok(&overview::figures(call.settings.integer("daily_picture_limit")?, clock::now()).await?)
+}
+
+/// GET /api/admin/alarms?state=&limit=&offset=&cursor=: newest first.
+async fn alarms(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let page = call.page()?;
+    let open = match call.query("state") {
+        None => None,
+        Some("open") => Some(true),
+        Some("closed") => Some(false),
+        Some(_) => return Err(Problem::invalid("state", "An alarm is open or closed.")),
+    };
+    let (alarms, next_cursor) = overview::alarms(open, &page).await?;
+    reply::ok(&json!({"alarms": alarms, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
+}
+
+/// GET /api/admin/jobs?job=&limit=&offset=&cursor=: runs of the scheduled jobs, newest first.
+async fn jobs(call: &Call) -> Result<Reply, Problem> {
+    require_admin(call).await?;
+    let page = call.page()?;
+    let (runs, next_cursor) = overview::jobs(call.query("job"), &page).await?;
+    reply::ok(&json!({"runs": runs, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }

@@ -164,7 +164,7 @@ async fn attach(call: &Call, caller: SignedIn, identity: &Identity) -> Result<St
     user::attach(&caller.user_id, identity, clock::now()).await?;
     let token = session::start(call, &caller.user_id).await?;
     end(&caller.user_id, &caller.session).await?;
-    eprintln!("{}", json!({"level": "info", "event": "identity_added", "user": caller.user_id, "provider": identity.provider}));
+    meter::log(json!({"level": "info", "event": "identity_added", "user": caller.user_id, "provider": identity.provider}));
     Ok(token)
 }
 
@@ -272,7 +272,7 @@ async fn unlink(call: &Call, id: &str) -> Result<Reply, Problem> {
     let caller = limit::writer(call, Class::SignIn).await?;
     require_recent(&caller).await?;
     let provider = user::detach(&caller.user_id, id).await?;
-    eprintln!("{}", json!({"level": "info", "event": "identity_removed", "user": caller.user_id, "provider": provider}));
+    meter::log(json!({"level": "info", "event": "identity_removed", "user": caller.user_id, "provider": provider}));
     let sql = "SELECT id_hash FROM sessions WHERE user_id = ?1 AND id_hash <> ?2 AND expires_at > 0";
     for row in database::run(sql, vec![caller.user_id.as_str().into(), caller.session.as_str().into()]).await? {
         end(&caller.user_id, &row.text(0)).await?;

@@ -49,7 +49,7 @@ async fn back_up(call: &Call, run: Run) -> Result<Done, Problem> {
     let kept = match kept {
         Ok(kept) => json!(kept),
         Err(problem) => {
-            eprintln!("{}", json!({"level": "error", "event": "backups_not_swept", "cause": problem.cause}));
+            meter::log(json!({"level": "error", "event": "backups_not_swept", "cause": problem.cause}));
             json!({"error": problem.code})
         }
     };

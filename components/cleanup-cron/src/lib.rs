@@ -130,7 +130,7 @@ fn told<T: Serialize>(step: &str, result: Result<T, Problem>) -> Value {
     match result {
         Ok(report) => json!(report),
         Err(problem) => {
-            eprintln!("{}", json!({"level": "error", "event": "sweep_step_failed", "step": step, "cause": problem.cause}));
+            meter::log(json!({"level": "error", "event": "sweep_step_failed", "step": step, "cause": problem.cause}));
             json!({"error": problem.code})
         }
     }

@@ -206,7 +206,7 @@ async fn lost_results(sweep: &Sweep, after: &str, end: &str, objects: &[Listed],
         let lost: Vec<String> = serde_json::from_str(&part.text(2)).map_err(Problem::internal)?;
         if !lost.is_empty() {
             let named = &lost[..lost.len().min(NAMED)];
-            eprintln!("{}", json!({"level": "error", "event": "results_lost", "tasks": lost.len(), "among_them": named}));
+            meter::log(json!({"level": "error", "event": "results_lost", "tasks": lost.len(), "among_them": named}));
             report.lost_results += lost.len();
         }
         let last = part.text(1);
@@ -223,7 +223,7 @@ async fn lost_results(sweep: &Sweep, after: &str, end: &str, objects: &[Listed],
 
 /// Says that something looks wrong with the settings rather than with so many things.
 fn doubt(event: &str, folder: Folder, count: usize) {
-    eprintln!("{}", json!({"level": "error", "event": event, "folder": folder.prefix(), "count": count}));
+    meter::log(json!({"level": "error", "event": event, "folder": folder.prefix(), "count": count}));
 }
 
 /// Whether a photo's week is over: by the time in its key, which is ours, or by the store's own. A key is made at the moment of the upload,

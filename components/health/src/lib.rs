@@ -1,8 +1,8 @@
 //! `GET /health`: is each of the three stores there? `GET /health/live`: does this component run?
 
-use futures::join;
 use http::{Method, StatusCode};
 use problem::Problem;
+use pulse::Pulse;
 use serde::Serialize;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
@@ -13,6 +13,7 @@ static SERVICE: Service = Service {
     settings: &["public_url", "s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"],
 };
 
+/// `status` is "ok" or "degraded" with 200, "down" with 503.
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -37,34 +38,15 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     }
 }
 
-/// Probes the stores side by side; one that fails hides nothing about the others.
+/// Without the database or the bucket the product cannot do what it is for, and whoever balances the load should try elsewhere. Without the
+/// cache everything goes on, more slowly (sessions are in the database as well): taking the node out would turn that into an outage.
 async fn health(call: &Call) -> Result<Reply, Problem> {
-    let bucket = Bucket::from_settings(&call.settings)?;
-    let (database, storage, cache) = join!(database(), storage(&bucket), cache());
-    let well = database && storage && cache;
-    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    reply::json(status, &Health { status: if well { "ok" } else { "degraded" }, database, storage, cache })
-}
-
-/// Reads the schema's own record, so that an empty database is not taken for a healthy one.
-async fn database() -> bool {
-    let rows = database::one("SELECT count(*) FROM schema_migrations", vec![]).await;
-    told("database", rows.map_err(|error| format!("{error:?}")).map(|row| row.is_some_and(|row| row.integer(0) > 0)))
-}
-
-async fn storage(bucket: &Bucket) -> bool {
-    told("storage", bucket.list("health-check", None, 1).await.map(|_| true).map_err(|error| error.to_string()))
-}
-
-/// Only reads: a probe that writes each time would be a load of its own.
-async fn cache() -> bool {
-    let read = cache::read::<String>(cache::entry::HEALTH).await;
-    told("cache", read.map(|_| true).map_err(|error| error.to_string()))
-}
-
-fn told(store: &str, probe: Result<bool, String>) -> bool {
-    probe.unwrap_or_else(|cause| {
-        eprintln!("{}", serde_json::json!({"level": "error", "event": "store_unhealthy", "store": store, "cause": cause}));
-        false
-    })
+    let Pulse { database, storage, cache } = pulse::take(&Bucket::from_settings(&call.settings)?).await;
+    let (database, storage, cache) = (database.is_well(), storage.is_well(), cache.is_well());
+    let (code, status) = match (database && storage, cache) {
+        (true, true) => (StatusCode::OK, "ok"),
+        (true, false) => (StatusCode::OK, "degraded"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "down"),
+    };
+    reply::json(code, &Health { status, database, storage, cache })
 }

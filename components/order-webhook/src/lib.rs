@@ -33,6 +33,6 @@ async fn event(mut call: Call) -> Result<Reply, Problem> {
     let event = Event::verify(call.settings.list("creem_webhook_secret")?, &call.headers, &body)?;
     let outcome = inbox::receive(&event, &Event::kept(&body)?, clock::now()).await?;
     let level = if outcome == Outcome::Open { "error" } else { "info" };
-    eprintln!("{}", json!({"level": level, "event": "payment_event", "id": event.id, "type": event.kind, "outcome": outcome.word()}));
+    meter::log(json!({"level": level, "event": "payment_event", "id": event.id, "type": event.kind, "outcome": outcome.word()}));
     reply::ok(&json!({"outcome": outcome.word()}))
 }

@@ -86,10 +86,7 @@ async fn buy(call: &Call, user_id: &str, product_id: &str, work: Option<&Work>) 
         Err(problem) => {
             // Nobody was given a page to pay on, so nobody can: the order is over. If this fails too, the order only stays pending.
             if let Err(error) = order::cancel(&opened.id, clock::now()).await {
-                eprintln!(
-                    "{}",
-                    json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")})
-                );
+                meter::log(json!({"level": "error", "event": "order_not_cancelled", "order": opened.id, "cause": format!("{error:?}")}));
             }
             Err(problem)
         }
@@ -149,9 +146,8 @@ async fn back(call: &Call) -> Result<Reply, Problem> {
         Err(error) => return Err(error.into()),
     };
     let settled = reconcile::follow(&creem, &checkout, clock::now()).await?;
-    eprintln!(
-        "{}",
-        json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")})
+    meter::log(
+        json!({"level": "info", "event": "payment_return", "checkout": checkout.id, "status": checkout.status, "settled": format!("{settled:?}")}),
     );
     match &checkout.request_id {
         Some(order_id) if order_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => {

@@ -94,7 +94,7 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
             return Err(match error {
                 Error::Refused(event @ ("spend_limit_reached" | "share_of_the_day_used")) => {
                     let level = if event == "spend_limit_reached" { "error" } else { "warn" };
-                    eprintln!("{}", json!({"level": level, "event": event, "request_id": call.request_id, "limit": day_limit}));
+                    meter::log(json!({"level": level, "event": event, "limit": day_limit}));
                     Problem::from(error).retry_after(until_tomorrow(now))
                 }
                 error => error.into(),
@@ -106,7 +106,7 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
     }
     if let Err(problem) = task::hand_over::hand_over(&call.settings, &tasks, now).await {
         // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
-        eprintln!("{}", json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
+        meter::log(json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
     }
     Ok(tasks)
 }
@@ -130,9 +130,8 @@ async fn moderate(call: &Call, user_id: &str, words: &str) -> Result<Option<Stri
     if verdict.decision == "allow" {
         return Ok(verdict.id);
     }
-    eprintln!(
-        "{}",
-        json!({"level": "warn", "event": "prompt_refused", "request_id": call.request_id, "user": user_id, "decision": verdict.decision})
+    meter::log(
+        json!({"level": "warn", "event": "prompt_refused", "request_id": call.request_id, "user": user_id, "decision": verdict.decision}),
     );
     Err(Problem::invalid("detail", "These words cannot be used for a picture. Put them otherwise, or order without them."))
 }

@@ -6,6 +6,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use futures::future::join_all;
+use meter::{Store as Measured, Waiting};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spin_sdk::{
     key_value::{Error, Store},
@@ -46,6 +47,10 @@ pub mod entry {
 
     /// What the health check writes and reads.
     pub const HEALTH: &str = "temp:health";
+
+    /// That the database takes nothing, and whether the operator was told: outlives two reminders.
+    pub const OUTAGE: &str = "temp:outage";
+    pub const OUTAGE_SECONDS: u64 = 2 * 86_400;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,7 +93,8 @@ pub async fn set<T: Serialize>(key: &str, value: &T, seconds: u64) {
 /// # Errors
 /// The store's: a caller for whom the removal matters (a revoked session) must know.
 pub async fn delete(key: &str) -> Result<(), Error> {
-    store().await?.delete(key).await
+    let (store, _waiting) = measured().await?;
+    store.delete(key).await
 }
 
 /// As [`get`], telling a failing store from a missing value.
@@ -96,7 +102,8 @@ pub async fn delete(key: &str) -> Result<(), Error> {
 /// # Errors
 /// The store's.
 pub async fn read<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    let Some(bytes) = store().await?.get(key).await? else { return Ok(None) };
+    let (store, _waiting) = measured().await?;
+    let Some(bytes) = store.get(key).await? else { return Ok(None) };
     Ok(open(&bytes, now()))
 }
 
@@ -107,7 +114,8 @@ pub async fn read<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
 pub async fn write<T: Serialize>(key: &str, value: &T, seconds: u64) -> Result<(), Error> {
     let envelope = Envelope { expires_at: now().saturating_add(seconds), value };
     let bytes = serde_json::to_vec(&envelope).map_err(|error| Error::Other(error.to_string()))?;
-    store().await?.set(key, bytes).await
+    let (store, _waiting) = measured().await?;
+    store.set(key, bytes).await
 }
 
 /// What a sweep did, and what the next one should know.
@@ -141,7 +149,7 @@ const AT_ONCE: usize = 16;
 /// # Errors
 /// The store's.
 pub async fn sweep(turn: u64, shares: u64) -> Result<Swept, Error> {
-    let store = store().await?;
+    let (store, _waiting) = measured().await?;
     let mut shares = shares.clamp(1, 1 << 40).next_power_of_two();
     let share = turn % shares;
     let (mut seen, mut chosen) = (0, Vec::new());
@@ -199,7 +207,8 @@ fn number(key: &str) -> u64 {
 /// The store's.
 pub async fn count() -> Result<BTreeMap<String, u64>, Error> {
     let mut kinds = BTreeMap::new();
-    for key in store().await?.get_keys().await.collect().await? {
+    let (store, _waiting) = measured().await?;
+    for key in store.get_keys().await.collect().await? {
         let kind = key.rsplit_once(':').map_or(key.as_str(), |(kind, _)| kind).to_owned();
         *kinds.entry(kind).or_default() += 1;
     }
@@ -211,10 +220,11 @@ pub async fn count() -> Result<BTreeMap<String, u64>, Error> {
 /// # Errors
 /// The store's.
 pub async fn invalidate(prefix: &str) -> Result<u64, Error> {
-    let store = store().await?;
+    let (store, _waiting) = measured().await?;
     let mut deleted = 0;
     for key in store.get_keys().await.collect().await? {
         if key.starts_with(prefix) {
+            meter::called(Measured::Cache);
             store.delete(&key).await?;
             deleted += 1;
         }
@@ -226,6 +236,14 @@ fn open<T: DeserializeOwned>(bytes: &[u8], now: u64) -> Option<T> {
     // The expiry is read first: a value of an older shape is absent as well, not an error.
     let envelope: Envelope<T> = serde_json::from_slice(bytes).ok()?;
     (envelope.expires_at > now).then_some(envelope.value)
+}
+
+/// The store for one call, which is counted, and the wait for it.
+async fn measured() -> Result<(Rc<Store>, Waiting), Error> {
+    let waiting = meter::waiting(Measured::Cache);
+    let store = store().await?;
+    meter::called(Measured::Cache);
+    Ok((store, waiting))
 }
 
 async fn store() -> Result<Rc<Store>, Error> {
@@ -240,10 +258,7 @@ async fn store() -> Result<Rc<Store>, Error> {
 fn complain(action: &str, key: &str, error: &Error) {
     // Only the kind of entry is logged: the rest of a key may identify a person or a session.
     let kind = key.split(':').next().unwrap_or_default();
-    eprintln!(
-        "{}",
-        serde_json::json!({"level": "warn", "event": "cache_failed", "action": action, "kind": kind, "cause": error.to_string()})
-    );
+    meter::log(serde_json::json!({"level": "warn", "event": "cache_failed", "action": action, "kind": kind, "cause": error.to_string()}));
 }
 
 fn now() -> u64 {

@@ -9,6 +9,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
+use meter::Store;
 use problem::{Code, Problem};
 pub use spin_sdk::sqlite::Value;
 use spin_sdk::{
@@ -116,7 +117,9 @@ impl Row {
 /// # Errors
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
+    let _waiting = meter::waiting(Store::Database);
     let connection = connection().await?;
+    meter::called(Store::Database);
     let result = async { connection.execute(sql, parameters).await?.collect().await }.await;
     match result {
         Ok(rows) => Ok(rows.into_iter().map(Row).collect()),

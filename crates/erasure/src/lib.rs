@@ -53,7 +53,7 @@ pub async fn go_on(bucket: &Bucket, user_id: &str, now: i64) -> Result<Left, Pro
                    next_look_at = iif(?3, iif(done_at IS NULL, ?2 + ?5, NULL), ?2 + ?4) WHERE user_id = ?1";
     let done = i64::from(left == Left::default());
     run(sql, vec![user_id.into(), now.into(), done.into(), RETRY.into(), AGAIN.into()]).await?;
-    eprintln!("{}", json!({"level": if done == 1 { "info" } else { "warn" }, "event": "erased", "user": user_id, "left": left}));
+    meter::log(json!({"level": if done == 1 { "info" } else { "warn" }, "event": "erased", "user": user_id, "left": left}));
     Ok(left)
 }
 
@@ -71,7 +71,7 @@ pub async fn sweep(bucket: &Bucket, now: i64) -> Result<(usize, usize), Problem>
         match go_on(bucket, &user_id, now).await {
             Ok(left) => done += usize::from(left == Left::default()),
             Err(problem) => {
-                eprintln!("{}", json!({"level": "error", "event": "erasure_cut_off", "user": user_id, "cause": problem.cause}));
+                meter::log(json!({"level": "error", "event": "erasure_cut_off", "user": user_id, "cause": problem.cause}));
             }
         }
     }

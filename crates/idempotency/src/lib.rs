@@ -209,5 +209,5 @@ fn reused() -> Problem {
 }
 
 fn log(error: &Error) {
-    eprintln!("{}", serde_json::json!({"level": "warn", "event": "idempotency_key_not_kept", "cause": format!("{error:?}")}));
+    meter::log(serde_json::json!({"level": "warn", "event": "idempotency_key_not_kept", "cause": format!("{error:?}")}));
 }

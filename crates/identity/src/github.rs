@@ -89,7 +89,7 @@ async fn ask<T: serde::de::DeserializeOwned>(settings: &Settings, token: &str, p
     headers.insert("x-github-api-version", HeaderValue::from_static("2022-11-28"));
     let response = outbound::send("github", request, LIMIT).await.map_err(unavailable)?;
     let status = response.status();
-    let bytes = outbound::read(response, 1 << 20, LIMIT).await.map_err(unavailable)?;
+    let bytes = outbound::read("github", response, 1 << 20, LIMIT).await.map_err(unavailable)?;
     if status.is_server_error() {
         return Err(unavailable(format!("{path}: status {status}")));
     }

@@ -150,7 +150,7 @@ async fn fetch(settings: &Settings, now: i64) -> Result<Published, Problem> {
         return Err(unavailable(format!("certs: status {}", response.status())));
     }
     let max_age = response.headers().get("cache-control").and_then(|value| value.to_str().ok()).and_then(max_age);
-    let bytes = outbound::read(response, 256 * 1024, LIMIT).await.map_err(unavailable)?;
+    let bytes = outbound::read("google", response, 256 * 1024, LIMIT).await.map_err(unavailable)?;
     let keys: KeySet = serde_json::from_slice(&bytes).map_err(|error| unavailable(outbound::place_in(&error)))?;
     // At least for as long as nobody may ask again.
     let seconds = max_age.unwrap_or(3_600).min(KEYS_SECONDS);

@@ -104,10 +104,9 @@ where
         report.insert("ms".to_owned(), json!(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
     }
     let ended = end(&id, outcome, &report).await;
-    eprintln!(
-        "{}",
+    meter::log(
         json!({"level": if outcome == "done" { "info" } else { "error" }, "event": "job_ended", "job": job, "run": id, "outcome": outcome,
-               "request_id": call.request_id, "report": report})
+               "report": report}),
     );
     let done = result?;
     ended?;
@@ -175,7 +174,7 @@ async fn keep(id: &str) -> Problem {
         match run(sql::RENEW, vec![id.into(), LEASE.into()]).await.map(|held| still_there(&held)) {
             Ok(Ok(())) => {}
             Ok(Err(lost)) => return lost,
-            Err(error) => eprintln!("{}", json!({"level": "warn", "event": "lease_not_renewed", "run": id, "cause": format!("{error:?}")})),
+            Err(error) => meter::log(json!({"level": "warn", "event": "lease_not_renewed", "run": id, "cause": format!("{error:?}")})),
         }
     }
 }

@@ -109,7 +109,7 @@ pub async fn read(call: &Call, caller: &SignedIn) -> Result<(), Problem> {
         return Ok(());
     }
     let told = |event: &str, problem: &Problem| {
-        eprintln!("{}", json!({"level": "warn", "event": event, "request_id": call.request_id, "cause": problem.cause}));
+        meter::log(json!({"level": "warn", "event": event, "cause": problem.cause}));
     };
     match count(call, Class::Reads, Some(&caller.user_id), SAMPLE).await {
         Err(problem) if problem.code == Code::RateLimited => {

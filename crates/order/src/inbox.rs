@@ -130,11 +130,8 @@ pub async fn retry(now: i64) -> Result<(usize, usize), Error> {
         };
         applied += usize::from(matches!(outcome, Ok(Outcome::Applied)));
         if !matches!(outcome, Ok(Outcome::Applied | Outcome::Ignored)) {
-            eprintln!(
-                "{}",
-                json!({"level": "error", "event": "payment_event_open", "id": row.text(0), "attempts": row.integer(2),
-                       "cause": outcome.err().map(|error| format!("{error:?}"))})
-            );
+            meter::log(json!({"level": "error", "event": "payment_event_open", "id": row.text(0), "attempts": row.integer(2),
+                       "cause": outcome.err().map(|error| format!("{error:?}"))}));
         }
     }
     Ok((rows.len(), applied))

@@ -209,5 +209,5 @@ async fn compare(creem: &Creem<'_>, id: String, provider_id: Option<String>, che
 }
 
 fn complain(what: &str, id: &str, problem: &Problem) {
-    eprintln!("{}", json!({"level": "warn", "event": "reconciliation_failed", "what": what, "id": id, "cause": problem.cause}));
+    meter::log(json!({"level": "warn", "event": "reconciliation_failed", "what": what, "id": id, "cause": problem.cause}));
 }

@@ -37,6 +37,8 @@ pub struct Pass {
     provider: &'static str,
     /// Whether there is something to forget when the call works.
     failed_before: bool,
+    /// Whether it was left alone until now.
+    shut_before: bool,
 }
 
 impl Breaker {
@@ -62,9 +64,22 @@ impl Breaker {
                 return Err(Failure::LeftAlone(state.failures));
             }
             cache::set(&entry, &State { closed_until: now + TRIAL, ..state }, MEMORY).await;
+            told("info", "provider_tried_again", self.provider, state.failures);
         }
-        Ok(*pass.insert(Pass { provider: self.provider, failed_before: state.is_some() }))
+        let (failed_before, shut_before) = (state.is_some(), state.is_some_and(|state| state.closed_until != 0));
+        Ok(*pass.insert(Pass { provider: self.provider, failed_before, shut_before }))
     }
+
+    /// How often in a row a provider has failed that is being left alone, or is tried again and has not worked yet; `None`: it is not.
+    pub async fn is_shut(provider: &str) -> Option<u32> {
+        let state = cache::get::<State>(&entry::breaker(provider)).await?;
+        (state.closed_until != 0).then_some(state.failures)
+    }
+}
+
+/// A change of the door, for the log.
+fn told(level: &str, event: &str, provider: &str, failures: u32) {
+    meter::log(serde_json::json!({"level": level, "event": event, "provider": provider, "failures": failures, "seconds": REST}));
 }
 
 impl Pass {
@@ -76,16 +91,16 @@ impl Pass {
                 // If it stays, it is forgotten by its expiry.
                 let _ = cache::delete(&entry).await;
             }
+            if self.shut_before {
+                told("info", "provider_works_again", self.provider, 0);
+            }
             return;
         }
         let before = cache::get::<State>(&entry).await.unwrap_or_default();
         let failures = before.failures.saturating_add(1);
         let closed_until = if failures >= PATIENCE { clock::now() + REST } else { 0 };
         if closed_until != 0 {
-            eprintln!(
-                "{}",
-                serde_json::json!({"level": "error", "event": "provider_left_alone", "provider": self.provider, "failures": failures, "seconds": REST})
-            );
+            told("error", "provider_left_alone", self.provider, failures);
         }
         cache::set(&entry, &State { failures, closed_until }, MEMORY).await;
     }

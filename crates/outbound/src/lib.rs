@@ -1,8 +1,8 @@
 //! Calls to the world outside, each bounded in time and size.
 //!
 //! Spin follows no redirects and would wait 600 seconds for each phase of a call; every call here names its own limit.
-//! A call is logged as one line (service, method, host, status, duration), never with its path, query or body: those may carry
-//! signatures and people's data.
+//! A call is logged as one line (service, method, host, status, attempt, duration, sizes), never with its path, query or body: those may
+//! carry signatures and people's data. It carries on the trace of the request it is made for (`traceparent`).
 
 use std::{
     pin::pin,
@@ -11,8 +11,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use meter::{Store, millis};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use spin_sdk::{
@@ -120,31 +121,60 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 ///
 /// # Errors
 /// See [`Failure`]. A status of 400 and above is an answer, not a failure.
-pub async fn send(service: &'static str, mut request: Request, limit: Duration) -> Result<Response, Failure> {
+pub async fn send(service: &'static str, request: Request, limit: Duration) -> Result<Response, Failure> {
+    try_to_send(service, request, limit, 1).await
+}
+
+/// As [`send`], for the so manieth try of the same call, from 1.
+///
+/// # Errors
+/// As [`send`].
+pub async fn try_to_send(service: &'static str, mut request: Request, limit: Duration, attempt: u32) -> Result<Response, Failure> {
     let started = Instant::now();
     let method = request.method().clone();
     let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let sent = stated_length(request.headers());
     request.extensions_mut().insert(RequestOptionsExtension(options(limit)));
-    let answer = within(limit, async { spin_sdk::http::send(request).await.map_err(explain) }).await;
-    let (status, cause) = match &answer {
-        Ok(response) => (response.status().as_u16(), None),
-        Err(failure) => (0, Some(failure.to_string())),
+    name_the_trace(request.headers_mut());
+    let answer = {
+        let _waiting = meter::waiting(Store::Outbound(service));
+        meter::called(Store::Outbound(service));
+        within(limit, async { spin_sdk::http::send(request).await.map_err(explain) }).await
     };
-    eprintln!(
-        "{}",
-        serde_json::json!({
-            "level": if cause.is_some() { "warn" } else { "info" }, "event": "outbound_call", "service": service,
-            "method": method.as_str(), "host": host, "status": status, "ms": started.elapsed().as_millis() as u64, "cause": cause,
-        })
-    );
+    let (status, received, cause) = match &answer {
+        Ok(response) => (response.status().as_u16(), stated_length(response.headers()), None),
+        Err(failure) => (0, None, Some(failure.to_string())),
+    };
+    meter::log(serde_json::json!({
+        "level": if cause.is_some() { "warn" } else { "info" }, "event": "outbound_call", "service": service,
+        "method": method.as_str(), "host": host, "status": status, "attempt": attempt, "ms": millis(started.elapsed()),
+        "bytes_sent": sent, "bytes_received": received, "cause": cause,
+    }));
     answer
 }
 
-/// Reads the whole body of an answer, at most `cap` bytes and within `limit`.
+/// The length of a body, where its sender states it.
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Tells the other side which trace the call belongs to. Of a signed URL only the named headers are signed, and these are none of them.
+fn name_the_trace(headers: &mut HeaderMap) {
+    let Some(meter) = meter::current() else { return };
+    if let Ok(value) = HeaderValue::from_str(&meter.trace.traceparent()) {
+        headers.insert("traceparent", value);
+    }
+    if let Some(value) = meter.trace.tracestate().and_then(|state| HeaderValue::from_str(state).ok()) {
+        headers.insert("tracestate", value);
+    }
+}
+
+/// Reads the whole body of an answer of `service`, at most `cap` bytes and within `limit`.
 ///
 /// # Errors
 /// See [`Failure`].
-pub async fn read(response: Response, cap: usize, limit: Duration) -> Result<Bytes, Failure> {
+pub async fn read(service: &'static str, response: Response, cap: usize, limit: Duration) -> Result<Bytes, Failure> {
+    let _waiting = meter::waiting(Store::Outbound(service));
     within(limit, async {
         let mut body = response.into_body();
         let mut bytes = BytesMut::new();
@@ -171,7 +201,7 @@ const JSON_CAP: usize = 1 << 20;
 pub async fn json<T: DeserializeOwned>(service: &'static str, request: Request, limit: Duration) -> Result<(StatusCode, T), Failure> {
     let response = send(service, request, limit).await?;
     let status = response.status();
-    let bytes = read(response, JSON_CAP, limit).await?;
+    let bytes = read(service, response, JSON_CAP, limit).await?;
     let value = serde_json::from_slice(&bytes).map_err(|error| Failure::Unexpected(format!("status {status}, {}", place_in(&error))))?;
     Ok((status, value))
 }
@@ -189,9 +219,9 @@ pub async fn json_again<T: DeserializeOwned>(
     let started = Instant::now();
     for attempt in 1.. {
         let answer = async {
-            let response = send(service, request()?, limit).await?;
+            let response = try_to_send(service, request()?, limit, attempt).await?;
             let status = response.status();
-            Ok((status, read(response, JSON_CAP, limit).await?))
+            Ok((status, read(service, response, JSON_CAP, limit).await?))
         }
         .await;
         let passing = match &answer {

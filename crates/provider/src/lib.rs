@@ -142,6 +142,9 @@ impl<'a> Kie<'a> {
         let (_, answer) = exchange.await.map_err(|failure| {
             if failure.had_no_effect() { CreateError::Later(failure.to_string()) } else { CreateError::Unknown(failure.to_string()) }
         })?;
+        if is_out_of_credits(&answer) {
+            signal::seen(signal::OUT_OF_CREDITS, "kie", clock::now()).await;
+        }
         read_created(&answer)
     }
 
@@ -185,9 +188,14 @@ fn code_of(answer: &Value) -> i64 {
     answer["code"].as_i64().unwrap_or(500)
 }
 
+/// Whether our own account there is empty. Seen with code 500 as well, so the words count too.
+fn is_out_of_credits(answer: &Value) -> bool {
+    let says = |name: &str| answer[name].as_str().is_some_and(|said| said.starts_with("Credits insufficient"));
+    code_of(answer) == 402 || says("msg") || says("message")
+}
+
 fn read_created(answer: &Value) -> Result<String, CreateError> {
     let code = || format!("code {}", code_of(answer));
-    let says = |text: &str| ["msg", "message"].iter().any(|name| answer[*name].as_str().is_some_and(|said| said.starts_with(text)));
     match code_of(answer) {
         200 => match answer["data"]["taskId"].as_str() {
             Some(id) if !id.is_empty() => Ok(id.to_owned()),
@@ -195,7 +203,7 @@ fn read_created(answer: &Value) -> Result<String, CreateError> {
         },
         // Out of credits, key limit, queue full, too many calls, maintenance: nothing was made, and it passes.
         401 | 402 | 408 | 429 | 433 | 455 | 500 | 505 | 550 => Err(CreateError::Later(code())),
-        _ if says("Credits insufficient") => Err(CreateError::Later(format!("{}, credits insufficient", code()))),
+        _ if is_out_of_credits(answer) => Err(CreateError::Later(format!("{}, credits insufficient", code()))),
         _ => Err(CreateError::Refused(code())),
     }
 }
@@ -256,6 +264,14 @@ mod tests {
         assert_eq!(kind(json!({"code": 422, "msg": "validation", "data": null})), "refused");
         assert_eq!(kind(json!({"code": 429, "msg": "too high", "data": null})), "later");
         assert_eq!(kind(json!({"code": 500, "msg": "Credits insufficient: top up", "data": null})), "later");
+    }
+
+    #[test]
+    fn an_empty_account_is_known_by_its_code_and_by_its_words() {
+        assert!(is_out_of_credits(&json!({"code": 402, "msg": "whatever"})));
+        assert!(is_out_of_credits(&json!({"code": 500, "msg": "Credits insufficient : The current credits isn't enough"})));
+        assert!(!is_out_of_credits(&json!({"code": 500, "msg": "Server exception"})));
+        assert!(!is_out_of_credits(&json!({"code": 200, "msg": "success"})));
     }
 
     #[test]

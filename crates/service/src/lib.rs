@@ -1,8 +1,8 @@
 //! One request from the door to the log line: what every component does the same way.
 //!
 //! A component is a [`Service`] (its name and the settings it holds) and a handler from [`Call`] to [`Reply`] or
-//! [`Problem`]. Here the request gets its id, a problem becomes its answer, a buffered answer states its length (without it a
-//! keep-alive client of Spin waits 44 ms), and one JSON line tells an operator what happened.
+//! [`Problem`]. Here the request gets its id and its place in a trace, a problem becomes its answer, a buffered answer states its length
+//! (without it a keep-alive client of Spin waits 44 ms), and one JSON line tells an operator what happened and what it cost.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +19,12 @@ use config::Settings;
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyDataStream;
+use meter::{Cost, Meter, Trace, millis};
 pub use page::Page;
 use percent_encoding::percent_decode_str;
 use problem::{Code, Problem};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use spin_sdk::http::{BoxBody, IntoResponse};
 
 mod client;
@@ -234,7 +236,7 @@ impl Call {
         let client = Client::of(&self.headers, trusted);
         // On this machine that is as it should be. Where strangers come it means that no limit counts addresses, and somebody should know.
         if client.is_none_or(|client| !client.distinct) && !self.settings.is_loopback()? && !TOLD.swap(true, Ordering::Relaxed) {
-            eprintln!(r#"{{"level":"warn","event":"clients_not_told_apart"}}"#);
+            meter::log(serde_json::json!({"level": "warn", "event": "clients_not_told_apart"}));
         }
         Ok(client)
     }
@@ -259,11 +261,13 @@ where
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let request_id = request_id(&parts.headers);
+    let meter = Rc::new(Meter::new(request_id.clone(), trace(&parts.headers)));
     let noted = Arc::new(Noted::default());
     let path = parts.uri.path().to_owned();
     let method = parts.method.clone();
+    let route = route(&parts.headers);
 
-    let result = async {
+    let work = async {
         let settings = Settings::load(service.settings).await?;
         let (query, repeated) = parse_query(parts.uri.query().unwrap_or_default());
         handler(Call {
@@ -278,7 +282,16 @@ where
             noted: noted.clone(),
         })
         .await
-    }
+    };
+    let result = meter::scope(meter.clone(), async {
+        let result = work.await;
+        if let Err(problem) = &result
+            && is_fault(problem)
+        {
+            signal::request_failed(service.name, clock::now()).await;
+        }
+        result
+    })
     .await;
 
     let (mut response, code, cause) = match result {
@@ -290,7 +303,7 @@ where
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert("x-request-id", value);
     }
-    if let Ok(value) = HeaderValue::from_str(&format!("total;dur={:.1}", elapsed.as_secs_f64() * 1e3)) {
+    if let Ok(value) = HeaderValue::from_str(&meter.server_timing(elapsed)) {
         headers.insert("server-timing", value);
     }
     if let Some(budget) = *noted.budget.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -306,16 +319,55 @@ where
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    eprintln!(
-        "{}",
-        serde_json::json!({
-            "level": if response.status().is_server_error() { "error" } else { "info" },
-            "event": "request", "request_id": request_id, "component": service.name, "method": method.as_str(),
-            "path": path, "status": response.status().as_u16(), "code": code, "user": noted.user.get(),
-            "ms": elapsed.as_millis() as u64, "cause": cause,
-        })
-    );
+    let (database, cache, outbound) = (meter.database(), meter.cache(), meter.outbound());
+    // Put in one by one: to collect them would bring a sorting algorithm along, of several KiB.
+    let mut services = serde_json::Map::new();
+    for (service, cost) in meter.services() {
+        services.insert(service.to_owned(), told(cost));
+    }
+    // Outside of the scope: the line names the request itself, with its span.
+    meter::log(json!({
+        "level": if response.status().is_server_error() { "error" } else { "info" },
+        "event": "request", "request_id": request_id, "trace_id": meter.trace.id(), "span_id": meter.trace.span_id(),
+        "parent_id": meter.trace.parent_id(), "component": service.name, "route": route, "path": without_ids(&path),
+        "method": method.as_str(), "status": response.status().as_u16(), "code": code, "user": noted.user.get(),
+        "ms": millis(elapsed), "sqlite": database.calls, "sqlite_ms": millis(database.waited), "kv": cache.calls,
+        "kv_ms": millis(cache.waited), "http": outbound.calls, "http_ms": millis(outbound.waited), "services": services, "cause": cause,
+    }));
     response
+}
+
+fn told(cost: Cost) -> serde_json::Value {
+    json!({"calls": cost.calls, "ms": millis(cost.waited)})
+}
+
+/// Whether a problem is one that an operator should be woken for when there are many. A database that is busy is not counted: writing that
+/// down would have to wait for it as well. It shows in the probes of the stores.
+fn is_fault(problem: &Problem) -> bool {
+    problem.status().is_server_error() && problem.code != Code::ServiceUnavailable
+}
+
+/// The trace that the request belongs to.
+fn trace(headers: &HeaderMap) -> Trace {
+    let all = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect::<Vec<_>>();
+    Trace::begin(&all("traceparent"), &all("tracestate"))
+}
+
+/// The route of spin.toml that led here. Spin writes it after any forged one of that name, so the last counts.
+fn route(headers: &HeaderMap) -> Option<String> {
+    let route = headers.get_all("spin-matched-route").iter().next_back()?;
+    route.to_str().ok().map(str::to_owned)
+}
+
+/// A path for the log: whatever may be an id, or made up by a stranger, is a star.
+fn without_ids(path: &str) -> String {
+    let is_word = |segment: &str| segment.len() <= 16 && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let mut shown = String::new();
+    for segment in path.split('/').skip(1).take(7) {
+        shown.push('/');
+        shown.push_str(if is_word(segment) { segment } else { "*" });
+    }
+    shown
 }
 
 /// A client may bring its own id if it is one: 8 to 64 of `[A-Za-z0-9._-]`.
@@ -358,6 +410,37 @@ mod tests {
             assert_ne!(request_id(&headers), strange);
         }
     }
+
+    #[test]
+    fn the_log_shows_where_without_showing_whose() {
+        for (path, shown) in [
+            ("/api/tasks/TASK_1a/cancel", "/api/tasks/*/cancel"),
+            ("/api/uploads/0198c0de-0000-7000-8000-000000000000", "/api/uploads/*"),
+            ("/files/cache/0198c0de/1_a.jpg", "/files/cache/*/*"),
+            ("/webhooks/kie/ada@example.com", "/webhooks/kie/*"),
+            ("/api/admin/events/evt_1/replay", "/api/admin/events/*/replay"),
+            ("/health/", "/health/"),
+            ("/a/b/c/d/e/f/g/h/i/j", "/a/b/c/d/e/f/g"),
+        ] {
+            assert_eq!(without_ids(path), shown);
+        }
+    }
+
+    #[test]
+    fn the_route_is_the_one_that_spin_wrote() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(route(&headers), None);
+        headers.append("spin-matched-route", HeaderValue::from_static("/forged"));
+        headers.append("spin-matched-route", HeaderValue::from_static("/api/tasks/..."));
+        assert_eq!(route(&headers).as_deref(), Some("/api/tasks/..."));
+    }
+
+    #[test]
+    fn faults_of_ours_are_counted_and_refusals_are_not() {
+        let counted: Vec<_> = Code::ALL.into_iter().filter(|code| is_fault(&Problem::new(*code, ""))).collect();
+        assert_eq!(counted, [Code::ProviderUnavailable, Code::StorageUnavailable, Code::Internal]);
+    }
+
     proptest::proptest! {
         #[test]
         fn any_query_is_read(query in ".{0,200}") {

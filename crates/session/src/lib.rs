@@ -336,7 +336,7 @@ async fn from_table(session: &str) -> Result<Option<Known>, Problem> {
         // Missing it once is no harm: the next day's first request notes it again.
         let noted = run("UPDATE sessions SET last_seen_at = ?2 WHERE id_hash = ?1", vec![session.into(), now.into()]).await;
         if let Err(error) = noted {
-            eprintln!("{}", serde_json::json!({"level": "warn", "event": "session_use_not_noted", "cause": format!("{error:?}")}));
+            meter::log(serde_json::json!({"level": "warn", "event": "session_use_not_noted", "cause": format!("{error:?}")}));
         }
     }
     Ok(Some(Known { user_id: row.text(0), expires_at: row.integer(2) }))

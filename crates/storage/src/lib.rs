@@ -282,10 +282,10 @@ impl Bucket {
         let url = self.sign("GET", key, &[], &[], OWN_URL);
         for attempt in 1.. {
             let answer = async {
-                let response = outbound::send("storage", outbound::empty(Method::GET, &url)?, LIMIT).await?;
+                let response = outbound::try_to_send("storage", outbound::empty(Method::GET, &url)?, LIMIT, attempt).await?;
                 let status = response.status();
                 let cap = if status.is_success() { cap } else { XML_CAP };
-                Ok((status, outbound::read(response, cap, LIMIT).await?))
+                Ok((status, outbound::read("storage", response, cap, LIMIT).await?))
             }
             .await;
             match answer {
@@ -396,7 +396,7 @@ impl Bucket {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let result = self.try_exchange(action, method.clone(), &url, headers, body.clone()).await;
+            let result = self.try_exchange(action, method.clone(), &url, headers, body.clone(), attempt).await;
             let passing = match &result {
                 Ok(_) => false,
                 Err(Error::Refused { status, .. }) => outbound::is_passing(*status),
@@ -417,6 +417,7 @@ impl Bucket {
         url: &str,
         headers: &[(&'static str, String)],
         body: Bytes,
+        attempt: u32,
     ) -> Result<Answer, Error> {
         let failed = |failure| Error::Failed { action, failure };
         let mut request = if body.is_empty() && method != Method::PUT {
@@ -429,10 +430,10 @@ impl Bucket {
             let value = HeaderValue::from_str(value).map_err(|error| failed(Failure::NotSent(error.to_string())))?;
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        let response = outbound::send("storage", request, LIMIT).await.map_err(failed)?;
+        let response = outbound::try_to_send("storage", request, LIMIT, attempt).await.map_err(failed)?;
         let status = response.status();
         let headers = response.headers().clone();
-        let body = outbound::read(response, XML_CAP, LIMIT).await.map_err(failed)?;
+        let body = outbound::read("storage", response, XML_CAP, LIMIT).await.map_err(failed)?;
         if !status.is_success() {
             return Err(Error::Refused { action, status, code: error_code(&body) });
         }

@@ -156,11 +156,8 @@ pub(crate) async fn fail(settings: &Settings, task: &Task, reason: &str, now: i6
 async fn settle(settings: &Settings, row: Option<database::Row>, now: i64, outcome: Outcome) -> Result<Outcome, Problem> {
     let Some(task) = row.as_ref().map(read) else { return Ok(Outcome::Nothing) };
     crate::remember(&task, &Keys::from_settings(settings)?, settings.public_url()?, now).await;
-    eprintln!(
-        "{}",
-        json!({"level": "info", "event": "task_final", "task": task.task_no, "user": task.user_id, "status": task.status,
-               "reason": task.failure_reason, "seconds": now - task.created_at})
-    );
+    meter::log(json!({"level": "info", "event": "task_final", "task": task.task_no, "user": task.user_id, "status": task.status,
+               "reason": task.failure_reason, "seconds": now - task.created_at}));
     Ok(outcome)
 }
 
@@ -269,5 +266,5 @@ async fn next(
 }
 
 fn note(task: &Task, event: &str, cause: &str) {
-    eprintln!("{}", json!({"level": "warn", "event": event, "task": task.task_no, "cause": cause}));
+    meter::log(json!({"level": "warn", "event": event, "task": task.task_no, "cause": cause}));
 }

@@ -65,11 +65,8 @@ async fn one(kie: &Kie<'_>, bucket: &Bucket, keys: &Keys, public_url: &str, task
         Err(CreateError::Later(cause)) => (json!({"id": task.id, "status": "pending", "next": now + delay(task.attempts)}), Some(cause)),
         Err(CreateError::Unknown(cause)) => (json!({"id": task.id, "status": "pending", "next": task.created_at + DEADLINE}), Some(cause)),
     };
-    eprintln!(
-        "{}",
-        json!({"level": if cause.is_some() { "warn" } else { "info" }, "event": "task_handed_over", "task": task.task_no,
-               "provider": task.provider, "status": outcome["status"], "cause": cause})
-    );
+    meter::log(json!({"level": if cause.is_some() { "warn" } else { "info" }, "event": "task_handed_over", "task": task.task_no,
+               "provider": task.provider, "status": outcome["status"], "cause": cause}));
     outcome
 }
 

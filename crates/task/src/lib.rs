@@ -233,7 +233,7 @@ async fn look(settings: &Settings, task: &Task, now: i64) -> bool {
         Ok(Some(Some(problem))) => problem.cause,
         Err(failure) => Some(failure.to_string()),
     };
-    eprintln!("{}", serde_json::json!({"level": "warn", "event": "task_look_failed", "task": task.task_no, "cause": trouble}));
+    meter::log(serde_json::json!({"level": "warn", "event": "task_look_failed", "task": task.task_no, "cause": trouble}));
     true
 }
 

@@ -62,7 +62,7 @@ async fn batch(settings: &Settings, now: i64, report: &mut Report) -> Result<usi
             Ok(Outcome::Completed) => report.completed += 1,
             Ok(Outcome::Failed) => report.failed += 1,
             Ok(Outcome::Running | Outcome::Nothing) => {}
-            Err(problem) => eprintln!("{}", serde_json::json!({"level": "warn", "event": "task_look_failed", "cause": problem.cause})),
+            Err(problem) => meter::log(serde_json::json!({"level": "warn", "event": "task_look_failed", "cause": problem.cause})),
         }
     }
     Ok(looked_at)

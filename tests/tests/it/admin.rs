@@ -15,7 +15,8 @@ async fn world() -> (World, Person) {
 async fn only_admins_come_in() {
     let (world, boss) = world().await;
     let ada = world.sign_in("ada@example.com").await;
-    for path in ["audit", "events", "users", "tasks", "cache", "log"].map(|name| format!("/api/admin/{name}")) {
+    for path in ["audit", "events", "users", "tasks", "cache", "log", "overview", "alarms", "jobs"].map(|name| format!("/api/admin/{name}"))
+    {
         let path = path.as_str();
         boss.get(200, path).await;
         ada.get(403, path).await.problem("forbidden");

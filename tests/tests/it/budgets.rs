@@ -1,7 +1,7 @@
 //! What a request may cost in host calls: the numbers of the design, counted by the host.
 
 use e2e::kie::Callback;
-use e2e::{Calls, Person, World, photos};
+use e2e::{CRON_SECRET, Calls, Options, Person, World, photos};
 use http::Method;
 use sandbox::Fault;
 use serde_json::json;
@@ -112,6 +112,28 @@ async fn buying_costs_one_call_to_the_payment_provider_and_settling_none() {
         within("a webhook", sender.send(200, request).await.calls(), calls(0, 3, 0));
     }
     within("the way back", ada.get(302, &back).await.calls(), calls(1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_figures_cost_four_statements_a_minute() {
+    let variables = [("admin_emails".to_owned(), "boss@example.com".to_owned())].into();
+    let world = World::with(Options { variables, ..Options::default() }).await;
+    let boss = world.sign_in("boss@example.com").await;
+    // The session and who it is; whether the figures are kept, the figures, and keeping them. (One request in some is counted.)
+    within("figures", boss.get(200, "/api/admin/overview").await.calls(), calls(3, 6, 0));
+    assert_eq!(read(&boss, "/api/admin/overview").await, calls(2, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_everything_costs_little_when_all_is_well() {
+    let world = World::new().await;
+    let scheduler = world.stranger();
+    let look = async || scheduler.send(200, scheduler.request(Method::POST, "/internal/alarms").bearer_auth(CRON_SECRET)).await.calls();
+    // The first one audits the books.
+    look().await;
+    // An outage that may be over, the cache, and five providers; the run's beginning and end, the probe, all that is read by one statement,
+    // closing, telling, and cleaning twice; the bucket.
+    within("a look", look().await, calls(7, 9, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

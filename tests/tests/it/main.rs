@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod admin;
+mod alarms;
 mod auth;
 mod backup;
 mod budgets;
@@ -15,6 +16,7 @@ mod limits;
 mod lossy;
 mod manifest;
 mod me;
+mod observability;
 mod orders;
 mod plans;
 mod polling;

@@ -86,6 +86,7 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         ("task-cron", Method::POST, "/internal/tasks"),
         ("reconcile-cron", Method::POST, "/internal/reconcile"),
         ("backup-cron", Method::POST, "/internal/backup"),
+        ("alarm-cron", Method::POST, "/internal/alarms"),
         ("health", Method::GET, "/health/live"),
     ];
     let stranger = world.stranger();
