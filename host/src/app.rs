@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server,
+    HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server, Statements,
     calls::{Counters, RequestContext},
     crash::{Crash, CrashPoint},
     instance::{self, Rights, Shared, State, Workers},
@@ -66,6 +66,8 @@ pub struct AppConfig {
     pub log_requests: bool,
     /// Requests the host sends to the application itself.
     pub schedule: Vec<Schedule>,
+    /// Where statements and what they cost are noted, for tests.
+    pub statements: Option<Statements>,
 }
 
 impl Default for AppConfig {
@@ -80,6 +82,7 @@ impl Default for AppConfig {
             access_log: LogSink::Stderr,
             log_requests: true,
             schedule: Vec::new(),
+            statements: None,
         }
     }
 }
@@ -176,6 +179,7 @@ impl Runtime {
             request_timeout: config.request_timeout,
             calls: Arc::new(Counters::default()),
             crash: CrashPoint::default(),
+            statements: config.statements,
         });
         let mut handlers = BTreeMap::new();
         for (id, component) in &manifest.component {

@@ -26,7 +26,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    LogSink,
+    LogSink, Statements,
     bindings::{App as World, spin},
     calls::{Counters, InFlight, InFlightGuard, Kind, RequestContext, Tally},
     crash::{CrashPoint, Doom, Fate},
@@ -69,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) request_timeout: Duration,
     pub(crate) calls: Arc<Counters>,
     pub(crate) crash: CrashPoint,
+    pub(crate) statements: Option<Statements>,
 }
 
 impl Rights {
@@ -290,7 +291,7 @@ impl State {
         if self.connections >= CONNECTIONS {
             return Ok(Err(sql::Error::Io("too many connections opened".into())));
         }
-        let connection = self.table.push(sqlite::Connection::new(path))?;
+        let connection = self.table.push(sqlite::Connection::new(path, rights.app.statements.clone()))?;
         self.connections += 1;
         Ok(Ok(connection))
     }

@@ -32,6 +32,9 @@ struct Options {
     /// Tell the host calls of each request in the header x-host-calls.
     #[arg(long)]
     expose_counters: bool,
+    /// No line per request beside those of the components.
+    #[arg(long)]
+    no_access_log: bool,
     /// No line per request, no output of components.
     #[arg(long)]
     quiet: bool,
@@ -54,8 +57,9 @@ async fn main() -> Result<()> {
         request_timeout: options.request_timeout,
         expose_counters: options.expose_counters,
         access_log: if options.quiet { LogSink::None } else { LogSink::Stderr },
-        log_requests: !options.quiet,
+        log_requests: !options.quiet && !options.no_access_log,
         schedule: Vec::new(),
+        statements: None,
     };
     if let Some(every) = options.sweep_every {
         let secret = runtime.variable(&config, "cron_secret")?.context("--sweep-every needs the variable cron_secret in the manifest")?;

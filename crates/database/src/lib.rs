@@ -5,8 +5,9 @@
 //! queries. So every statement is collected here, and one connection per instance is kept and shared by its concurrent
 //! requests. That is safe because nobody ever runs `BEGIN`: each change that matters is one statement.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, future::IntoFuture as _, rc::Rc};
 
+use futures::join;
 use problem::{Code, Problem};
 pub use spin_sdk::sqlite::Value;
 use spin_sdk::sqlite::{Connection, RowResult};
@@ -100,8 +101,13 @@ impl Row {
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
     let connection = connection().await?;
-    let result = async { connection.execute(sql, parameters).await?.collect().await }.await;
-    match result {
+    let result = async {
+        let (_, rows, end) = connection.execute(sql, parameters).await?.into_inner();
+        // Both are waited for at once: one turn between us and the host less.
+        let (rows, end) = join!(rows.collect(), end.into_future());
+        end.map(|()| rows)
+    };
+    match result.await {
         Ok(rows) => Ok(rows.into_iter().map(Row).collect()),
         Err(error) => {
             // A connection that the host no longer knows is not tried twice.

@@ -177,9 +177,10 @@ pub async fn by_id(id: &str) -> Result<Option<Listed>, Error> {
 /// # Errors
 /// The database's.
 pub async fn list(status: Option<&str>, limit: i64, offset: i64) -> Result<Vec<Listed>, Error> {
-    let sql = format!(
-        "SELECT {LISTED} FROM payment_events WHERE ?1 IS NULL OR status = ?1 ORDER BY received_at DESC, rowid DESC LIMIT ?2 OFFSET ?3"
-    );
+    // With `?1 IS NULL OR status = ?1` no index could be used.
+    let of_status = if status.is_some() { "status = ?1" } else { "?1 IS NULL" };
+    let sql =
+        format!("SELECT {LISTED} FROM payment_events WHERE {of_status} ORDER BY received_at DESC, rowid DESC LIMIT ?2 OFFSET ?3");
     let rows = run(&sql, vec![status.map(str::to_owned).into(), limit.into(), offset.into()]).await?;
     Ok(rows.iter().map(read).collect())
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write as _,
     rc::Rc,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
@@ -278,16 +279,20 @@ where
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    eprintln!(
-        "{}",
-        serde_json::json!({
-            "level": if response.status().is_server_error() { "error" } else { "info" },
-            "event": "request", "request_id": request_id, "component": service.name, "method": method.as_str(),
-            "path": path, "status": response.status().as_u16(), "code": code, "user": noted.user.get(),
-            "ms": elapsed.as_millis() as u64, "cause": cause,
-        })
-    );
+    log(&serde_json::json!({
+        "level": if response.status().is_server_error() { "error" } else { "info" },
+        "event": "request", "request_id": request_id, "component": service.name, "method": method.as_str(),
+        "path": path, "status": response.status().as_u16(), "code": code, "user": noted.user.get(),
+        "ms": elapsed.as_millis() as u64, "cause": cause,
+    }));
     response
+}
+
+/// Writes a line in one piece. Nothing buffers stderr here: written as it is formatted, each quote and comma would be a call of the host.
+fn log(line: &serde_json::Value) {
+    let line = format!("{line}\n");
+    // A log that cannot be written is no reason to fail a request.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// A client may bring its own id if it is one: 8 to 64 of `[A-Za-z0-9._-]`.

@@ -23,6 +23,7 @@ mod reconciliation;
 mod refunds;
 mod rights;
 mod routes;
+mod statements;
 mod story;
 mod tasks;
 mod uploads;
