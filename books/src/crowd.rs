@@ -14,8 +14,9 @@ const DAYS_90: i64 = 90 * 86_400;
 const TABLES: &str = "'users', 'user_auth', 'sessions', 'signin_logs', 'uploads', 'orders', 'payment_events', 'ai_tasks', \
     'credit_records', 'credit_lots', 'credit_consumptions', 'provider_spend', 'rate_counters'";
 
-/// Fills a migrated database with so many completed tasks and what belongs to them: people, their sessions, photos and payments, and for
+/// Fills a migrated database with so many tasks and what belongs to them: people, their sessions, photos and payments, and for
 /// each task a line in the account book. Every tenth task is `heavy`'s; `usual` is one of the crowd, with some 45. Both must be there.
+/// The last fiftieth of the tasks is under way, and nobody will look at them for a day; the others are completed.
 ///
 /// # Errors
 /// The database's; then nothing has happened. It must not have been filled before.
@@ -27,7 +28,8 @@ pub fn fill(database: &mut Connection, tasks: u64, heavy: &str, usual: &str, now
     let others = tasks - tasks.div_ceil(10);
     let people = (others / TASKS_EACH).max(1);
     transaction.execute_batch(NUMBERS)?;
-    transaction.execute("INSERT INTO temp.crowd VALUES (?1, ?2, ?3, ?4, ?5, ?6)", params![tasks, people, heavy, usual, now - DAYS_90, now])?;
+    transaction
+        .execute("INSERT INTO temp.crowd VALUES (?1, ?2, ?3, ?4, ?5, ?6)", params![tasks, people, heavy, usual, now - DAYS_90, now])?;
     transaction.execute_batch(ROWS)?;
     put_back(&transaction, &indexes)?;
     transaction.execute_batch(BALANCES)?;
@@ -55,7 +57,7 @@ fn put_back(database: &Connection, texts: &[String]) -> rusqlite::Result<()> {
 const NUMBERS: &str = "
 CREATE TEMP TABLE crowd (tasks INTEGER, people INTEGER, heavy TEXT, usual TEXT, since INTEGER, now INTEGER);
 CREATE TEMP TABLE person (p INTEGER PRIMARY KEY, id TEXT NOT NULL);
-CREATE TEMP TABLE made (i INTEGER PRIMARY KEY, p INTEGER NOT NULL, nth INTEGER NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL);
+CREATE TEMP TABLE made (i INTEGER PRIMARY KEY, p INTEGER NOT NULL, nth INTEGER NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL, running INTEGER NOT NULL);
 CREATE TEMP TABLE lot (p INTEGER, k INTEGER, used INTEGER, PRIMARY KEY (p, k));
 ";
 
@@ -66,10 +68,9 @@ SELECT p, CASE p WHEN 0 THEN heavy WHEN 1 THEN usual ELSE printf('crowd-%08d', p
 
 INSERT INTO temp.made
 WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < (SELECT tasks FROM temp.crowd))
-SELECT i, iif(i % 10 = 0, 0, 1 + (i - i / 10 - 1) % people), iif(i % 10 = 0, i / 10, (i - i / 10 - 1) / people),
-       since + i * (now - since) / tasks,
-       printf('%08x-%04x-7000-8000-%012x', (since + i * (now - since) / tasks) * 1000 >> 16, (since + i * (now - since) / tasks) * 1000 & 0xffff, i)
-FROM n, temp.crowd;
+SELECT i, iif(i % 10 = 0, 0, 1 + (i - i / 10 - 1) % people), iif(i % 10 = 0, i / 10, (i - i / 10 - 1) / people), at,
+       printf('%08x-%04x-7000-8000-%012x', at * 1000 >> 16, at * 1000 & 0xffff, i), i >= tasks - tasks / 50
+FROM (SELECT i, iif(i >= tasks - tasks / 50, now - 600, since + i * (now - since) / tasks) AS at FROM n, temp.crowd), temp.crowd;
 
 INSERT INTO temp.lot SELECT p, nth / 50, count(*) FROM temp.made GROUP BY 1, 2;
 -- Everybody has something left.
@@ -106,14 +107,15 @@ INSERT INTO credit_lots (id, user_id, amount, remaining, created_at)
 SELECT printf('order:crowd-order-%d-%d', p, k), id, 50, 50 - used, since - 50 FROM temp.lot JOIN temp.person USING (p), temp.crowd;
 
 INSERT INTO ai_tasks (id, task_no, user_id, status, input_params, result_urls, external_provider, external_task_id, created_at, updated_at,
-                      price, attempts, completed_at)
-SELECT made.id, printf('TASK_%d_%06x', at * 1000, i), person.id, 'completed',
+                      price, attempts, next_attempt_at, completed_at)
+SELECT made.id, printf('TASK_%d_%06x', at * 1000, i), person.id, iif(running, 'processing', 'completed'),
        json_object('hairstyle', 'bob-cut', 'hair_color', NULL, 'detail', NULL, 'model', 'nano-banana-edit',
                    'prompt', 'sealed:00000000:' || substr(hex(zeroblob(180)), 1, 360), 'upload_id', 'up-' || made.id,
                    'upload_key', 'cache/' || person.id || '/' || made.id || '.jpg',
                    'upload_url', '/files/cache/' || person.id || '/' || made.id || '.jpg', 'width', 819, 'height', 1024),
-       json_array('/files/result/hairstyle/' || made.id || '/0.png'), 'kie_market', 'crowd-' || i, at, at + 40, 1, 1, at + 40
-FROM temp.made JOIN temp.person USING (p) ORDER BY i;
+       iif(running, NULL, json_array('/files/result/hairstyle/' || made.id || '/0.png')), 'kie_market', 'crowd-' || i, at, at + 40, 1, 1,
+       iif(running, now + 86400, 0), iif(running, NULL, at + 40)
+FROM temp.made JOIN temp.person USING (p), temp.crowd ORDER BY i;
 INSERT INTO credit_consumptions (id, user_id, amount, from_record_id, entity_type, entity_id, reason, created_at)
 SELECT made.id || ':' || printf('order:crowd-order-%d-%d', p, nth / 50), person.id, 1, printf('order:crowd-order-%d-%d', p, nth / 50),
        'task', made.id, printf('task TASK_%d_%06x', at * 1000, i), at

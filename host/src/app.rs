@@ -58,6 +58,8 @@ pub struct AppConfig {
     pub provided_variables: BTreeMap<String, String>,
     /// How long a client waits for an answer; then it is told 504.
     pub request_timeout: Duration,
+    /// How many requests an instance serves before it is replaced.
+    pub max_instance_reuse: usize,
     /// Whether answers carry `x-host-calls`.
     pub expose_counters: bool,
     /// Where the components' output and the host's events go.
@@ -78,6 +80,7 @@ impl Default for AppConfig {
             variables: BTreeMap::new(),
             provided_variables: BTreeMap::new(),
             request_timeout: Duration::from_secs(60),
+            max_instance_reuse: 128,
             expose_counters: false,
             access_log: LogSink::Stderr,
             log_requests: true,
@@ -177,6 +180,7 @@ impl Runtime {
             outbound: Outbound::new(),
             log: config.access_log.clone(),
             request_timeout: config.request_timeout,
+            reuse: config.max_instance_reuse,
             calls: Arc::new(Counters::default()),
             crash: CrashPoint::default(),
             statements: config.statements,

@@ -129,7 +129,11 @@ impl Shared {
         database.progress_handler(0, None::<fn() -> bool>);
         let _ = database.busy_timeout(BUSY);
         // A failure is found again, in its own words, by whoever does it anew; a result that was not read to its end is read anew too.
-        (outcome.is_ok() && rows.len() < BUFFERED_ROWS && bytes < BUFFERED_BYTES).then_some(Head { columns, rows, rest: Rest::Ended(Ok(())) })
+        (outcome.is_ok() && rows.len() < BUFFERED_ROWS && bytes < BUFFERED_BYTES).then_some(Head {
+            columns,
+            rows,
+            rest: Rest::Ended(Ok(())),
+        })
     }
 
     /// Runs one statement and waits for all of its rows.

@@ -41,14 +41,17 @@ pub fn scans(schema: &Connection, statement: &str) -> Vec<Scan> {
     // A plan names a table by its alias, and that may stand in a trigger.
     let mut texts = names("SELECT sql FROM sqlite_schema WHERE type IN ('trigger', 'view')");
     texts.push(statement.to_owned());
-    let words: Vec<Vec<&str>> = texts.iter().map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect()).collect();
+    let words: Vec<Vec<&str>> =
+        texts.iter().map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect()).collect();
     let table_of = |name: &str| -> Option<String> {
         if tables.iter().any(|table| table == name) {
             return Some(name.to_owned());
         }
         let aliased = |table: &&String| {
             words.iter().any(|words| {
-                words.windows(3).any(|three| three[0] == table.as_str() && (three[1] == name || three[1].eq_ignore_ascii_case("as") && three[2] == name))
+                words.windows(3).any(|three| {
+                    three[0] == table.as_str() && (three[1] == name || three[1].eq_ignore_ascii_case("as") && three[2] == name)
+                })
             })
         };
         tables.iter().find(aliased).cloned()

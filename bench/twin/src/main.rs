@@ -90,8 +90,12 @@ async fn show(State(twin): State<Arc<Twin>>, Path(task_no): Path<String>, header
     });
     let mut response = match answer {
         Ok(Some(view)) => {
-            let etag =
-                format!("\"{}-{}-{}\"", text(&view["status"]), view["updated_at"], (view["progress"].as_f64().unwrap_or(0.0) * 100.0) as i64);
+            let etag = format!(
+                "\"{}-{}-{}\"",
+                text(&view["status"]),
+                view["updated_at"],
+                (view["progress"].as_f64().unwrap_or(0.0) * 100.0) as i64
+            );
             let running = !matches!(text(&view["status"]), "completed" | "failed");
             let body = serde_json::to_vec(&json!({"task": view})).unwrap_or_default();
             let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();

@@ -5,7 +5,7 @@
 //! queries. So every statement is collected here, and one connection per instance is kept and shared by its concurrent
 //! requests. That is safe because nobody ever runs `BEGIN`: each change that matters is one statement.
 
-use std::{cell::RefCell, future::IntoFuture as _, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use futures::join;
 use problem::{Code, Problem};

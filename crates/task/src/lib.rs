@@ -99,6 +99,10 @@ pub struct Glimpse(Option<Cached>);
 pub(crate) const COLUMNS: &str = "id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, \
     external_task_id, price, attempts, created_at, updated_at, completed_at";
 
+/// What the owner of a task can spend at the time `?2`.
+pub(crate) const BALANCE: &str = "(SELECT coalesce(sum(remaining), 0) FROM credit_lots l WHERE l.user_id = ai_tasks.user_id \
+    AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?2))";
+
 pub(crate) fn read(row: &Row) -> Task {
     Task {
         id: row.text(0),

@@ -190,7 +190,8 @@ fn endpoints(options: &Options) -> Result<()> {
 
     let starts = if options.only.is_none() { starts(&app, &session)? } else { Vec::new() };
     let lines: Vec<Line> = targets.iter().map(|target| Line::of(&target.name, &target.rounds)).collect();
-    let report = report::Report { connections: options.connections, rounds: options.rounds, turn_ms: options.turn_ms, lines, before, after, starts };
+    let report =
+        report::Report { connections: options.connections, rounds: options.rounds, turn_ms: options.turn_ms, lines, before, after, starts };
     print!("{}", report.table());
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{:#}\n", report.json()))?;
@@ -208,7 +209,12 @@ fn of_app(app: &App, twin: SocketAddr) -> Result<(Vec<Target>, Vec<u8>, Vec<u8>)
     webhook::give(&database, &person.id, 100)?;
     let (upload, running) = person.order_one()?;
     let fault = r#"{"fault":"kie.delay","ms":10,"times":1}"#;
-    let answer = Connection::open(app.sandbox)?.send(&request("POST", "/control/faults", &["content-type: application/json".into()], fault.as_bytes()))?;
+    let answer = Connection::open(app.sandbox)?.send(&request(
+        "POST",
+        "/control/faults",
+        &["content-type: application/json".into()],
+        fault.as_bytes(),
+    ))?;
     if answer.status >= 300 {
         bail!("the sandbox does not take a fault: {} {}", answer.status, answer.text());
     }
@@ -262,7 +268,8 @@ fn starts(app: &App, session: &[u8]) -> Result<Vec<Start>> {
         times.sort_unstable();
         times[times.len() / 2]
     };
-    let several = |work: &dyn Fn() -> Result<Duration>| -> Result<Duration> { Ok(median((0..TIMES).map(|_| work()).collect::<Result<_>>()?)) };
+    let several =
+        |work: &dyn Fn() -> Result<Duration>| -> Result<Duration> { Ok(median((0..TIMES).map(|_| work()).collect::<Result<_>>()?)) };
     let port = || crate::ports::reserve(([127, 0, 0, 1], 0).into(), 1, "a program", "");
     let (root_, live) = (request("GET", "/", &[], b""), request("GET", "/health/live", &[], b""));
     step("measuring first answers", || {

@@ -42,7 +42,12 @@ impl Line {
             range: (figures.iter().copied().fold(f64::INFINITY, f64::min), figures.iter().copied().fold(0.0, f64::max)),
             p50: median_time(rounds, |round| round.p50),
             p99: median_time(rounds, |round| round.p99),
-            host_calls: rounds.iter().filter_map(|round| round.host_calls.as_deref()).min_by_key(|calls| setting_up(calls)).unwrap_or("-").to_owned(),
+            host_calls: rounds
+                .iter()
+                .filter_map(|round| round.host_calls.as_deref())
+                .min_by_key(|calls| setting_up(calls))
+                .unwrap_or("-")
+                .to_owned(),
         }
     }
 }
@@ -135,9 +140,11 @@ impl Report {
                 "of_hello": self.ratio(line, HELLO), "of_twin": self.ratio(line, TWIN),
             })
         });
-        let memory = self.before.iter().zip(&self.after).map(|((name, before), (_, after))| {
-            json!({"program": name, "before_kib": before, "after_kib": after})
-        });
+        let memory = self
+            .before
+            .iter()
+            .zip(&self.after)
+            .map(|((name, before), (_, after))| json!({"program": name, "before_kib": before, "after_kib": after}));
         json!({
             "connections": self.connections, "rounds": self.rounds, "turn_ms": self.turn_ms, "targets": lines.collect::<Vec<_>>(),
             "memory": memory.collect::<Vec<_>>(),

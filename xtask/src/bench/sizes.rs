@@ -35,7 +35,8 @@ pub fn bench(options: &Options, sizes: &[u64]) -> Result<()> {
         // Somewhere in the middle, and the page there.
         let sql = "SELECT task_no, created_at, id FROM ai_tasks WHERE user_id = ?1 AND status = 'completed' ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ?2";
         let offset = (size / 20).min(5_000);
-        let old: String = database.query_row(sql, rusqlite::params![heavy.id, offset], |row| row.get(0)).context("the crowd has no heavy user")?;
+        let old: String =
+            database.query_row(sql, rusqlite::params![heavy.id, offset], |row| row.get(0)).context("the crowd has no heavy user")?;
         let each = [
             ("GET task, running", 200, usual.get(&format!("/api/tasks/{running}"))),
             ("GET list", 200, usual.get("/api/tasks")),
@@ -59,7 +60,10 @@ pub fn bench(options: &Options, sizes: &[u64]) -> Result<()> {
     rounds(options, &mut stage, &mut targets)?;
     let each = targets.len() / sizes.len().min(NAMES.len()).max(1);
     let lines: Vec<Line> = targets.iter().map(|target| Line::of(&target.name, &target.rounds)).collect();
-    println!("\nby number of tasks: p50 ms / p99 ms (requests/s), {} connections, medians of {} rounds", options.connections, options.rounds);
+    println!(
+        "\nby number of tasks: p50 ms / p99 ms (requests/s), {} connections, medians of {} rounds",
+        options.connections, options.rounds
+    );
     print!("{:<30}", "");
     sizes.iter().for_each(|size| print!(" {size:>24}"));
     println!();

@@ -96,7 +96,8 @@ impl Traffic {
         }
         self.doing[client] = (who, what);
         let someone = &self.people[who];
-        let fixed = |wanted: What| someone.fixed.iter().find(|(what, _)| *what == wanted).map(|(_, bytes)| bytes.clone()).unwrap_or_default();
+        let fixed =
+            |wanted: What| someone.fixed.iter().find(|(what, _)| *what == wanted).map(|(_, bytes)| bytes.clone()).unwrap_or_default();
         let bytes = match what {
             What::Task => {
                 let task_no = &someone.tasks[usize::try_from(pick).unwrap_or_default() % someone.tasks.len()];
@@ -172,7 +173,8 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
         }
         Ok(())
     })?;
-    let mut traffic = Traffic { people, doing: vec![(0, What::Task); options.connections], unpaid: VecDeque::new(), random: 0x9e37_79b9_7f4a_7c15 };
+    let mut traffic =
+        Traffic { people, doing: vec![(0, What::Task); options.connections], unpaid: VecDeque::new(), random: 0x9e37_79b9_7f4a_7c15 };
     let mut clients = Clients::connect(app.address, options.connections)?;
 
     let rate = match options.soak_rate {
@@ -215,7 +217,9 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
     let unfinished: i64 =
         app.database()?.query_row("SELECT count(*) FROM ai_tasks WHERE status IN ('pending', 'processing')", [], |row| row.get(0))?;
     let (tasks, failed): (i64, i64) =
-        app.database()?.query_row("SELECT count(*), count(*) FILTER (WHERE status = 'failed') FROM ai_tasks", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        app.database()?.query_row("SELECT count(*), count(*) FILTER (WHERE status = 'failed') FROM ai_tasks", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
 
     println!("\n{rate:.0} requests/s asked for, {} connections, {minutes} minutes", options.connections);
     println!("{:<8} {:>10} {:>9} {:>9} {:>9} {:>12}", "minute", "requests/s", "p50 ms", "p99 ms", "max ms", "memory MiB");
@@ -263,15 +267,20 @@ fn run(
 ) -> Result<Run> {
     let mut outcome = Run { answers: 0, errors: Vec::new() };
     let traffic = std::cell::RefCell::new(traffic);
-    clients.drive(time, pace, |client| Ok(traffic.borrow_mut().next(client)), |client, heard| {
-        let mut traffic = traffic.borrow_mut();
-        let what = traffic.doing[client].1;
-        outcome.answers += 1;
-        let learned = heard.expect(traffic.expected(client)).and_then(|()| traffic.learn(client, &heard));
-        if let Err(error) = learned {
-            outcome.errors.push(format!("{what:?}: {error:#}"));
-        }
-        note(heard.took, what)
-    })?;
+    clients.drive(
+        time,
+        pace,
+        |client| Ok(traffic.borrow_mut().next(client)),
+        |client, heard| {
+            let mut traffic = traffic.borrow_mut();
+            let what = traffic.doing[client].1;
+            outcome.answers += 1;
+            let learned = heard.expect(traffic.expected(client)).and_then(|()| traffic.learn(client, &heard));
+            if let Err(error) = learned {
+                outcome.errors.push(format!("{what:?}: {error:#}"));
+            }
+            note(heard.took, what)
+        },
+    )?;
     Ok(outcome)
 }

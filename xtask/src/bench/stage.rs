@@ -115,7 +115,8 @@ impl Stage {
         let sandbox = reserve(any(), SANDBOX_PORTS, "the sandbox", "")?;
         let address = reserve(any(), 1, "the app", "")?;
         let mut sandbox_command = up::sandbox_command(sandbox, &format!("http://{address}"), &state.sandbox());
-        sandbox_command.args(["--quiet", "--kie-delay-ms", &kie_delay_ms.to_string()]);
+        // Small pictures: it is not the stand-in that is measured.
+        sandbox_command.args(["--quiet", "--kie-delay-ms", &kie_delay_ms.to_string(), "--kie-picture-px", "64"]);
         go_on(step("starting a sandbox", || up::start_sandbox(&mut self.children, &mut sandbox_command))?)?;
         let mut command = command(root, &state, address, sandbox);
         let log = folder.join("log");
