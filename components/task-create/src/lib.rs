@@ -9,7 +9,6 @@ use limit::Class;
 use payment::Creem;
 use problem::{Code, Problem};
 use seal::Keys;
-use serde::Serialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
@@ -149,15 +148,6 @@ async fn moderate(call: &Call, user_id: &str, words: &str) -> Result<Option<Stri
     Err(Problem::invalid("detail", "These words cannot be used for a picture. Put them otherwise, or order without them."))
 }
 
-/// A part of the list.
-#[derive(Serialize)]
-struct Listed {
-    tasks: Vec<View>,
-    limit: i64,
-    offset: i64,
-    next_cursor: Option<String>,
-}
-
 /// GET /api/tasks?limit=&offset=&cursor=
 async fn list(call: &Call) -> Result<Reply, Problem> {
     let caller = limit::reader(call).await?;
@@ -168,5 +158,5 @@ async fn list(call: &Call) -> Result<Reply, Problem> {
     let tasks = task::list(&caller.user_id, &page).await?;
     let next_cursor = page.next(tasks.len(), tasks.last().map(|task| (task.created_at, task.id.as_str())));
     let tasks: Vec<View> = tasks.iter().map(|task| task.view(&keys, public_url, now)).collect();
-    reply::ok(&Listed { tasks, limit: page.limit, offset: page.offset, next_cursor })
+    reply::ok(&json!({"tasks": tasks, "limit": page.limit, "offset": page.offset, "next_cursor": next_cursor}))
 }

@@ -91,7 +91,7 @@ async fn cancel(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let now = clock::now();
     let task = task::cancel(&caller.user_id, task_no, now).await?;
     let keys = Keys::from_settings(&call.settings)?;
-    reply::ok(&json!({"task": task.view(&keys, call.settings.public_url()?, now)}))
+    reply::ok(&Shown { task: &task.view(&keys, call.settings.public_url()?, now) })
 }
 
 /// What is part of the component itself is written once for each instance.
