@@ -7,7 +7,6 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use futures::join;
 use problem::{Code, Problem};
 pub use spin_sdk::sqlite::Value;
 use spin_sdk::sqlite::{Connection, RowResult};
@@ -101,13 +100,8 @@ impl Row {
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
     let connection = connection().await?;
-    let result = async {
-        let (_, rows, end) = connection.execute(sql, parameters).await?.into_inner();
-        // Both are waited for at once: one turn between us and the host less.
-        let (rows, end) = join!(rows.collect(), end.into_future());
-        end.map(|()| rows)
-    };
-    match result.await {
+    let result = async { connection.execute(sql, parameters).await?.collect().await }.await;
+    match result {
         Ok(rows) => Ok(rows.into_iter().map(Row).collect()),
         Err(error) => {
             // A connection that the host no longer knows is not tried twice.

@@ -43,11 +43,10 @@ pub async fn hand_over(settings: &Settings, tasks: &[Task], now: i64) -> Result<
          WHERE ai_tasks.id = given.id AND +ai_tasks.status = 'pending' RETURNING {COLUMNS}, {BALANCE}"
     );
     let rows = database::run(&sql, vec![Value::from(outcomes).to_string().into(), clock::now().into()]).await?;
-    let mut noted: Vec<Task> = rows.iter().map(read).collect();
+    let noted: Vec<Task> = tasks.iter().filter_map(|task| rows.iter().find(|row| row.text(0) == task.id)).map(read).collect();
     if noted.len() < tasks.len() || noted.iter().any(Task::is_final) {
         return Ok(None);
     }
-    noted.sort_by(|one, other| one.id.cmp(&other.id));
     Ok(rows.first().map(|row| (noted, row.integer(14))))
 }
 
