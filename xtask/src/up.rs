@@ -137,7 +137,7 @@ const SANDBOX: &str = "ai-hairstyle-sandbox";
 const TWIN: &str = "ai-hairstyle-twin";
 
 fn program(profile: &str, name: &str) -> PathBuf {
-    program_of(&root(), profile, name)
+    program_of(root(), profile, name)
 }
 
 fn program_of(root: &Path, profile: &str, name: &str) -> PathBuf {
@@ -167,7 +167,7 @@ pub fn sandbox_command(listen: SocketAddr, app_url: &str, folder: &Path) -> Comm
 }
 
 pub fn host_command(profile: &str, manifest: &Path, runtime_config: &Path, listen: SocketAddr) -> Command {
-    host_command_of(&root(), profile, manifest, runtime_config, listen)
+    host_command_of(root(), profile, manifest, runtime_config, listen)
 }
 
 /// The host that another checkout has built.

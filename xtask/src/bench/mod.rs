@@ -156,7 +156,7 @@ fn rounds(options: &Options, stage: &mut Stage, targets: &mut [Target]) -> Resul
 
 fn endpoints(options: &Options) -> Result<()> {
     let mut stage = Stage::new()?;
-    let app = stage.app("app", &root(), NEVER)?;
+    let app = stage.app("app", root(), NEVER)?;
     let hello = stage.hello(&app)?;
     let twin = stage.twin(&app)?;
     let other = options.beside.as_ref().map(|folder| stage.app("beside", &std::path::absolute(folder)?, NEVER)).transpose()?;

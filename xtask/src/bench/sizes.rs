@@ -15,7 +15,7 @@ pub fn bench(options: &Options, sizes: &[u64]) -> Result<()> {
     let mut stage = Stage::new()?;
     let mut targets = Vec::new();
     for (size, name) in sizes.iter().zip(NAMES) {
-        let app = stage.app(name, &root(), NEVER)?;
+        let app = stage.app(name, root(), NEVER)?;
         let usual = Person::sign_in(app.address, "usual")?;
         let heavy = Person::sign_in(app.address, "heavy")?;
         let mut database = app.database()?;
