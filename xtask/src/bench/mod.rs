@@ -206,7 +206,7 @@ const TWIN: &str = "twin: GET task, running";
 fn of_app(app: &App, twin: SocketAddr) -> Result<(Vec<Target>, Vec<u8>, Vec<u8>)> {
     let person = Person::sign_in(app.address, "bench")?;
     let database = app.database()?;
-    webhook::give(&database, &person.id, 100)?;
+    webhook::give(&database, &person.id, 4)?;
     let (upload, running) = person.order_one()?;
     let fault = r#"{"fault":"kie.delay","ms":10,"times":1}"#;
     let answer = Connection::open(app.sandbox)?.send(&request(

@@ -28,7 +28,7 @@ pub fn bench(options: &Options, sizes: &[u64]) -> Result<()> {
         let weight = std::fs::metadata(app.database_path())?.len() >> 20;
         eprintln!("    {weight} MiB");
         for person in [&usual, &heavy] {
-            webhook::give(&database, &person.id, 50)?;
+            webhook::give(&database, &person.id, 4)?;
         }
         let (upload, running) = usual.order_one()?;
         let (heavy_upload, _) = heavy.order_one()?;

@@ -164,7 +164,7 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
         let database = app.database()?;
         for number in 0..PEOPLE {
             let person = Person::sign_in(app.address, &format!("soak{number}"))?;
-            webhook::give(&database, &person.id, 60)?;
+            webhook::give(&database, &person.id, 2)?;
             let (upload, task_no) = person.order_one()?;
             let fixed = [
                 (What::Session, Rc::new(person.get("/auth/session"))),
