@@ -149,7 +149,9 @@ async fn ten_times_as_much_in_the_database_costs_no_more_steps() {
     let needed: Vec<(String, Scan)> =
         full.1.keys().flat_map(|statement| scans(&schema, statement).into_iter().map(|scan| (statement.clone(), scan))).collect();
     for reason in MEANT {
-        let used = needed.iter().any(|(statement, scan)| meant(statement, scan).is_some_and(|found| (found.begins, found.table) == (reason.begins, reason.table)));
+        let used = needed.iter().any(|(statement, scan)| {
+            meant(statement, scan).is_some_and(|found| (found.begins, found.table) == (reason.begins, reason.table))
+        });
         assert!(used, "nothing scans {} any more as in: {}", reason.table, reason.begins);
     }
     some.0.assert_books_balance();
