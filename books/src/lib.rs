@@ -4,10 +4,12 @@
 //! database and to the model, and compares them after every step; the invariants of the crate `audit` are asked on the way. Whatever speaks
 //! SQL can be walked: see [`Database`].
 
+mod crowd;
 mod model;
 mod sqlite;
 mod walk;
 
+pub use crowd::fill;
 pub use model::{Model, Order};
 pub use sqlite::Sqlite;
 pub use walk::{Failure, Walk, walk};

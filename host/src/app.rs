@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server,
+    HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server, Statements,
     calls::{Counters, RequestContext},
     crash::{Crash, CrashPoint},
     instance::{self, Rights, Shared, State, Workers},
@@ -59,6 +59,8 @@ pub struct AppConfig {
     pub provided_variables: BTreeMap<String, String>,
     /// How long a client waits for an answer; then it is told 504.
     pub request_timeout: Duration,
+    /// How many requests an instance serves before it is replaced.
+    pub max_instance_reuse: usize,
     /// Whether answers carry `x-host-calls`.
     pub expose_counters: bool,
     /// Where the components' output and the host's events go.
@@ -67,6 +69,8 @@ pub struct AppConfig {
     pub log_requests: bool,
     /// Requests the host sends to the application itself.
     pub schedule: Vec<Schedule>,
+    /// Where statements and what they cost are noted, for tests.
+    pub statements: Option<Statements>,
 }
 
 impl Default for AppConfig {
@@ -77,10 +81,12 @@ impl Default for AppConfig {
             variables: BTreeMap::new(),
             provided_variables: BTreeMap::new(),
             request_timeout: Duration::from_secs(60),
+            max_instance_reuse: 128,
             expose_counters: false,
             access_log: LogSink::Stderr,
             log_requests: true,
             schedule: Vec::new(),
+            statements: None,
         }
     }
 }
@@ -175,8 +181,10 @@ impl Runtime {
             outbound: Outbound::new(),
             log: config.access_log.clone(),
             request_timeout: config.request_timeout,
+            reuse: config.max_instance_reuse,
             calls: Arc::new(Counters::default()),
             crash: CrashPoint::default(),
+            statements: config.statements,
         });
         let mut handlers = BTreeMap::new();
         for (id, component) in &manifest.component {

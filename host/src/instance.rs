@@ -1,6 +1,6 @@
 //! One instance of a component: its store data, the interfaces it sees, and for how long it is used.
 //!
-//! Instances are reused as in Spin: up to 128 requests, 16 at a time, gone after a second of idleness. So what is in the store
+//! Instances are reused as in Spin: up to 128 requests by default, 16 at a time, gone after a second of idleness. So what is in the store
 //! belongs to the instance, never to "the current request"; which request calls is told by the task at the root of the call.
 
 use std::{
@@ -29,7 +29,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    LogSink,
+    LogSink, Statements,
     bindings::{App as World, spin},
     calls::{Counters, InFlight, InFlightGuard, Kind, RequestContext, Tally},
     crash::{CrashPoint, Doom, Fate},
@@ -40,8 +40,6 @@ use crate::{
 };
 use spin::{key_value::key_value as kv, sqlite::sqlite as sql, variables::variables as vars};
 
-/// Requests an instance serves before it is replaced.
-const REUSE: usize = 128;
 /// Requests an instance serves at a time.
 const CONCURRENT: usize = 16;
 /// How long an instance waits for the next request.
@@ -70,8 +68,11 @@ pub(crate) struct Shared {
     pub(crate) outbound: Outbound,
     pub(crate) log: LogSink,
     pub(crate) request_timeout: Duration,
+    /// Requests an instance serves before it is replaced.
+    pub(crate) reuse: usize,
     pub(crate) calls: Arc<Counters>,
     pub(crate) crash: CrashPoint,
+    pub(crate) statements: Option<Statements>,
 }
 
 impl Rights {
@@ -293,7 +294,7 @@ impl State {
         if self.connections >= CONNECTIONS {
             return Ok(Err(sql::Error::Io("too many connections opened".into())));
         }
-        let connection = self.table.push(sqlite::Connection::new(path))?;
+        let connection = self.table.push(sqlite::Connection::new(path, rights.app.statements.clone()))?;
         self.connections += 1;
         Ok(Ok(connection))
     }
@@ -494,7 +495,7 @@ impl WorkerState for Worker {
     type RequestData = Arc<RequestContext>;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= REUSE {
+        if total >= self.rights.app.reuse {
             ShouldAccept::Never
         } else if concurrent >= CONCURRENT {
             ShouldAccept::No

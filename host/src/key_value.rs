@@ -79,13 +79,16 @@ fn open(path: &std::path::Path) -> anyhow::Result<rusqlite::Connection> {
 
 impl Store {
     pub(crate) async fn get(&self, key: String) -> Result<Option<Vec<u8>>, Error> {
+        // A read by key takes microseconds and in WAL mode waits for no writer: handing it to another thread would cost more. Only
+        // when somebody of ours has the file at this moment is it worth a thread to wait on.
+        if let Backend::File(database) = &*self.backend
+            && let Ok(database) = database.try_lock()
+        {
+            return read(&database, &self.label, &key).map_err(|error| Error::Other(error.to_string()));
+        }
         self.ask(move |backend, label| match backend {
             Backend::Memory(map) => Ok(lock(map).get(&key).cloned()),
-            Backend::File(database) => {
-                let database = lock(database);
-                let mut statement = database.prepare_cached("SELECT value FROM spin_key_value WHERE store = ?1 AND key = ?2")?;
-                statement.query_row(params![label, key], |row| row.get(0)).optional()
-            }
+            Backend::File(database) => read(&lock(database), label, &key),
         })
         .await
     }
@@ -141,6 +144,11 @@ impl Store {
         let result = tokio::task::spawn_blocking(move || work(&backend, &label)).await;
         result.map_err(|error| Error::Other(error.to_string()))?.map_err(|error| Error::Other(error.to_string()))
     }
+}
+
+fn read(database: &rusqlite::Connection, label: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut statement = database.prepare_cached("SELECT value FROM spin_key_value WHERE store = ?1 AND key = ?2")?;
+    statement.query_row(params![label, key], |row| row.get(0)).optional()
 }
 
 impl Clone for Store {

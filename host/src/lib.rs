@@ -19,6 +19,7 @@ mod runtime_config;
 mod schedule;
 mod serve;
 mod sqlite;
+mod statements;
 mod variables;
 
 mod bindings {
@@ -35,3 +36,4 @@ pub use routes::{Found, Routes};
 pub use runtime_config::RuntimeConfig;
 pub use schedule::Schedule;
 pub use serve::Server;
+pub use statements::{Cost, Statements};

@@ -1,6 +1,9 @@
 //! Where lines go: the host's own and the components'.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use wasmtime_wasi::{
@@ -20,9 +23,13 @@ pub enum LogSink {
 
 impl LogSink {
     /// Writes one line.
-    pub fn line(&self, line: String) {
+    pub fn line(&self, mut line: String) {
         match self {
-            Self::Stderr => eprintln!("{line}"),
+            Self::Stderr => {
+                // In one piece: nothing buffers stderr.
+                line.push('\n');
+                let _ = std::io::stderr().write_all(line.as_bytes());
+            }
             Self::None => {}
             Self::Capture(lines) => lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line),
         }
@@ -30,7 +37,9 @@ impl LogSink {
 
     /// Writes an event of the host.
     pub fn event(&self, event: serde_json::Value) {
-        self.line(event.to_string());
+        if !matches!(self, Self::None) {
+            self.line(event.to_string());
+        }
     }
 }
 
@@ -48,6 +57,9 @@ impl GuestOutput {
     }
 
     fn take(&self, bytes: &[u8]) {
+        if matches!(self.sink, LogSink::None) {
+            return;
+        }
         let mut pending = self.pending.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         pending.extend_from_slice(bytes);
         while let Some(at) = pending.iter().position(|byte| *byte == b'\n') {

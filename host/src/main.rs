@@ -39,9 +39,15 @@ struct Options {
     /// How long a client waits for an answer.
     #[arg(long, default_value = "60s", value_parser = duration)]
     request_timeout: Duration,
+    /// How many requests an instance serves before it is replaced; Spin has an option of this name.
+    #[arg(long, default_value_t = 128)]
+    max_instance_reuse_count: usize,
     /// Tell the host calls of each request in the header x-host-calls.
     #[arg(long)]
     expose_counters: bool,
+    /// No line per request beside those of the components.
+    #[arg(long)]
+    no_access_log: bool,
     /// No line per request, no output of components.
     #[arg(long)]
     quiet: bool,
@@ -65,10 +71,12 @@ async fn main() -> Result<()> {
         variables,
         provided_variables: stores.variables,
         request_timeout: options.request_timeout,
+        max_instance_reuse: options.max_instance_reuse_count,
         expose_counters: options.expose_counters,
         access_log: if options.quiet { LogSink::None } else { LogSink::Stderr },
-        log_requests: !options.quiet,
+        log_requests: !options.quiet && !options.no_access_log,
         schedule: Vec::new(),
+        statements: None,
     };
     if let Some(every) = options.sweep_every {
         let secret = runtime.variable(&config, "cron_secret")?.context("--sweep-every needs the variable cron_secret in the manifest")?;

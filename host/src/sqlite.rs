@@ -1,10 +1,12 @@
 //! `spin:sqlite@3.1.0` on local files.
 //!
-//! A guest's connection is a connection of its own, opened lazily. Statements run on blocking threads, never on the async ones:
-//! a writer may wait up to five seconds for a lock. A result of usual size is read to its end there and then, so the connection
-//! is free at once; a longer one streams, and the next statement waits for it without holding an async thread.
+//! A guest's connection is a connection of its own, opened lazily. Statements run on blocking threads: a writer may wait up to five
+//! seconds for a lock. Only a read that proves to be short is done on the async thread it comes from; one that does not is begun anew
+//! on a blocking one. A result of usual size is read to its end there and then, so the connection is free at once; a longer one streams,
+//! and the next statement waits for it without holding an async thread.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,6 +23,8 @@ use rusqlite::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Statements;
+
 pub(crate) use crate::bindings::spin::sqlite::sqlite::{Error, RowResult, Value};
 
 /// Rows that are read before a result is handed over; more than that streams.
@@ -29,6 +33,13 @@ const BUFFERED_ROWS: usize = 1_000;
 const BUFFERED_BYTES: usize = 4 << 20;
 /// Rows per message of a streamed result.
 const BATCH: usize = 100;
+/// A read that takes more steps of SQLite's machine is not done on an async thread: some tenths of a millisecond.
+const SHORT_STEPS: std::ffi::c_int = 10_000;
+
+/// How long a statement waits for a lock, as in Spin.
+const BUSY: Duration = Duration::from_secs(5);
+/// Statements that a connection keeps prepared.
+const STATEMENTS: usize = 128;
 
 /// A guest's connection.
 pub struct Connection(pub(crate) Arc<Shared>);
@@ -39,15 +50,20 @@ pub(crate) struct Shared {
     database: Mutex<Option<rusqlite::Connection>>,
     changes: AtomicU64,
     last_insert_rowid: AtomicI64,
+    statements: Option<Statements>,
+    /// Statements that this connection has prepared and that only read.
+    reads: Mutex<HashSet<String>>,
 }
 
 impl Connection {
-    pub(crate) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path, statements: Option<Statements>) -> Self {
         Self(Arc::new(Shared {
             path: path.to_owned(),
             database: Mutex::default(),
             changes: AtomicU64::new(0),
             last_insert_rowid: AtomicI64::new(0),
+            statements,
+            reads: Mutex::default(),
         }))
     }
 }
@@ -81,12 +97,42 @@ impl Shared {
 
     /// Runs one statement. An SQL error is the end of the result, not an error of the call, as in Spin.
     pub(crate) async fn execute(self: Arc<Self>, statement: String, parameters: Vec<Value>) -> Head {
+        if let Some(head) = self.short_read(&statement, &parameters) {
+            return head;
+        }
         let (head, first) = oneshot::channel();
         tokio::task::spawn_blocking(move || self.run(&statement, parameters, head));
         first.await.unwrap_or_else(|_| Head {
             columns: Vec::new(),
             rows: Vec::new(),
             rest: Rest::Ended(Err(Error::Io("the statement's thread ended".into()))),
+        })
+    }
+
+    /// Does a read that is short, and answers `None` for everything else, which has had no effect then: a statement that writes, one that
+    /// is new to this connection (preparing it may read the schema), one that takes long or would have to wait for a lock.
+    fn short_read(&self, statement: &str, parameters: &[Value]) -> Option<Head> {
+        let mut database = self.database.try_lock().ok()?;
+        let database = database.as_mut()?;
+        if !self.reads.try_lock().ok()?.contains(statement) {
+            return None;
+        }
+        let _ = database.busy_timeout(Duration::ZERO);
+        database.progress_handler(SHORT_STEPS, Some(|| true));
+        let (mut columns, mut rows) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        let outcome = self.step(database, statement, parameters.to_vec(), &mut columns, |row| {
+            bytes += size(&row);
+            rows.push(row);
+            rows.len() < BUFFERED_ROWS && bytes < BUFFERED_BYTES
+        });
+        database.progress_handler(0, None::<fn() -> bool>);
+        let _ = database.busy_timeout(BUSY);
+        // A failure is found again, in its own words, by whoever does it anew; a result that was not read to its end is read anew too.
+        (outcome.is_ok() && rows.len() < BUFFERED_ROWS && bytes < BUFFERED_BYTES).then_some(Head {
+            columns,
+            rows,
+            rest: Rest::Ended(Ok(())),
         })
     }
 
@@ -171,7 +217,18 @@ impl Shared {
             }
         } else {
             let mut prepared = database.prepare_cached(statement).map_err(explain)?;
-            read(&mut prepared, parameters, columns, &mut take)?;
+            // (SQLite calls `COMMIT` read-only, too.)
+            if prepared.readonly() && ["SELECT", "WITH"].iter().any(|word| statement.starts_with(word)) {
+                let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+                if reads.len() < STATEMENTS && !reads.contains(statement) {
+                    reads.insert(statement.to_owned());
+                }
+            }
+            let outcome = read(&mut prepared, parameters, columns, &mut take);
+            if let Some(statements) = &self.statements {
+                statements.note(statement, &prepared);
+            }
+            outcome?;
         }
         self.changes.store(database.changes(), Relaxed);
         self.last_insert_rowid.store(database.last_insert_rowid(), Relaxed);
@@ -215,11 +272,11 @@ fn open(path: &Path) -> Result<rusqlite::Connection, Error> {
         std::fs::create_dir_all(folder).map_err(|error| Error::Io(error.to_string()))?;
     }
     let database = rusqlite::Connection::open(path).map_err(explain)?;
-    database.busy_timeout(Duration::from_secs(5)).map_err(explain)?;
+    database.busy_timeout(BUSY).map_err(explain)?;
     // Stays in the file; without it an open reader makes writers fail.
     database.pragma_update(None, "journal_mode", "WAL").map_err(explain)?;
     database.pragma_update(None, "foreign_keys", true).map_err(explain)?;
-    database.set_prepared_statement_cache_capacity(128);
+    database.set_prepared_statement_cache_capacity(STATEMENTS);
     // As in Spin: a component reaches the database that it was given and no other file.
     let guard = |context: AuthContext<'_>| match context.action {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,
@@ -270,7 +327,7 @@ mod tests {
     use super::*;
 
     fn connection(folder: &tempfile::TempDir) -> Arc<Shared> {
-        Connection::new(&folder.path().join("a.db")).0
+        Connection::new(&folder.path().join("a.db"), None).0
     }
 
     async fn text(shared: &Arc<Shared>, sql: &str) -> Result<String, String> {
@@ -288,6 +345,24 @@ mod tests {
         let db = connection(&folder);
         text(&db, "CREATE TABLE t (x); INSERT INTO t VALUES (1)").await.expect("created");
         assert!(text(&db, "SELECT count(*) FROM t").await.expect("read").contains("Integer(0)"));
+    }
+
+    #[tokio::test]
+    async fn reads_are_done_at_once_when_they_are_short_and_known() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = connection(&folder);
+        text(&db, "CREATE TABLE t (x)").await.expect("created");
+        let long = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000) SELECT count(*) FROM n";
+        for statement in ["SELECT count(*) FROM t", long, "INSERT INTO t VALUES (1) RETURNING x", "BEGIN"] {
+            assert!(db.short_read(statement, &[]).is_none(), "nothing is known of it: {statement}");
+            text(&db, statement).await.expect("runs");
+        }
+        assert!(db.short_read("SELECT count(*) FROM t", &[]).is_some_and(|head| head.rows.len() == 1));
+        for statement in [long, "INSERT INTO t VALUES (1) RETURNING x", "BEGIN"] {
+            assert!(db.short_read(statement, &[]).is_none(), "{statement}");
+        }
+        assert!(text(&db, long).await.expect("counted").contains("Integer(100000)"), "what takes long is done all the same");
+        assert!(text(&db, "SELECT count(*) FROM t").await.expect("read").contains("Integer(1)"), "and nothing was done twice");
     }
 
     #[tokio::test]

@@ -25,6 +25,9 @@ struct Options {
     /// How long the AI takes for a picture.
     #[arg(long, default_value_t = Settings::default().kie_delay_ms)]
     kie_delay_ms: u64,
+    /// The longer side of the pictures, in pixels.
+    #[arg(long, default_value_t = Settings::default().kie_picture_px)]
+    kie_picture_px: u32,
     /// Limit new AI tasks to 20 in 10 seconds, as the real one does.
     #[arg(long)]
     kie_rate_limit: bool,
@@ -53,6 +56,7 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> anyhow::Result<()> {
     let settings = Settings {
         kie_delay_ms: options.kie_delay_ms,
+        kie_picture_px: options.kie_picture_px,
         kie_rate_limit: options.kie_rate_limit,
         creem_retry_speed: options.creem_retry_speed,
         creem_tax_percent: options.creem_tax_percent,

@@ -29,6 +29,7 @@ use url::Url;
 mod answer;
 pub mod kie;
 pub mod photos;
+pub mod statements;
 
 pub use answer::{Answer, Calls};
 
@@ -131,8 +132,17 @@ struct Inner {
     address: Url,
     database: PathBuf,
     logs: Arc<Mutex<Vec<String>>>,
+    statements: host::Statements,
     // The last field: files go when nobody uses them any more.
     folder: TempDir,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            statements::refuse_scans(&self.statements.seen());
+        }
+    }
 }
 
 impl World {
@@ -187,6 +197,7 @@ impl World {
         variables.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         variables.extend(options.variables);
         let logs = Arc::new(Mutex::new(Vec::new()));
+        let statements = host::Statements::default();
         let app = runtime
             .start(host::AppConfig {
                 sqlite: BTreeMap::from([("default".to_owned(), database.clone())]),
@@ -196,13 +207,14 @@ impl World {
                 access_log: host::LogSink::Capture(Arc::clone(&logs)),
                 request_timeout: options.request_timeout.unwrap_or(host::AppConfig::default().request_timeout),
                 schedule: options.schedule,
+                statements: Some(statements.clone()),
                 ..Default::default()
             })
             .await
             .unwrap();
         drop(port);
         let server = app.serve(listen).await.unwrap();
-        Self(Arc::new(Inner { sandbox, app, _server: server, address, database, logs, folder }))
+        Self(Arc::new(Inner { sandbox, app, _server: server, address, database, logs, statements, folder }))
     }
 
     /// Where the app really listens.
@@ -389,6 +401,19 @@ impl World {
     #[must_use]
     pub fn sql_text(&self, query: &str) -> String {
         self.sql(query)[0][0].as_str().unwrap_or_else(|| panic!("no text: {query}")).to_owned()
+    }
+
+    /// The statements that the components have run, with what the dearest run of each has cost.
+    #[must_use]
+    pub fn statements(&self) -> BTreeMap<String, host::Cost> {
+        self.0.statements.seen()
+    }
+
+    /// Fills the database with so many completed tasks and what belongs to them; see `books::fill`.
+    pub fn db_fill(&self, tasks: u64, heavy: &str, usual: &str) {
+        let mut connection = Connection::open(&self.0.database).unwrap();
+        connection.busy_timeout(PATIENCE).unwrap();
+        books::fill(&mut connection, tasks, heavy, usual, now()).unwrap();
     }
 
     /// Writes to the database behind the app's back, and answers how many rows that changed.

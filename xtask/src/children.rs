@@ -67,7 +67,19 @@ impl Children {
 
     /// Starts a program and waits until it says that it is ready, in a line that holds `ready`.
     pub fn start(&mut self, name: &'static str, command: &mut Command, ready: &str, limit: Duration) -> Result<Option<Ending>> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.start_with(name, command, ready, limit, Stdio::piped())
+    }
+
+    /// The same, with its stderr elsewhere: it says on stdout that it is ready.
+    pub fn start_with(
+        &mut self,
+        name: &'static str,
+        command: &mut Command,
+        ready: &str,
+        limit: Duration,
+        stderr: Stdio,
+    ) -> Result<Option<Ending>> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         // In a process group of its own it doesn't hear the terminal's Ctrl-C. It hears of it once, from here, and
         // in the right order.
         std::os::unix::process::CommandExt::process_group(command, 0);
@@ -95,6 +107,11 @@ impl Children {
                 None => bail!("{name} was not ready after {} s (it has not said `{ready}`)", limit.as_secs()),
             }
         }
+    }
+
+    /// The system's number of the program that was started last under this name.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.children.iter().rev().find(|(started, _)| *started == name).map(|(_, child)| child.id())
     }
 
     /// Shows what the programs say until a signal comes; it is an error if one of them ends.

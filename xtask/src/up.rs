@@ -110,6 +110,11 @@ pub fn sandbox_alone(words: &[String]) -> Result<ExitCode> {
     Err(error).context("cannot start the sandbox")
 }
 
+/// The native program that speed is measured against.
+pub fn build_twin(profile: &str) -> Result<()> {
+    step("building the native twin", || compile(TWIN, profile))
+}
+
 pub fn build_native(with_sandbox: bool, profile: &str) -> Result<()> {
     step("building the embedded host (the first time takes minutes)", || compile(HOST, profile))?;
     if with_sandbox {
@@ -129,14 +134,25 @@ fn compile(program: &str, profile: &str) -> Result<()> {
 
 const HOST: &str = "ai-hairstyle-host";
 const SANDBOX: &str = "ai-hairstyle-sandbox";
+const TWIN: &str = "ai-hairstyle-twin";
 
 pub fn program(profile: &str, name: &str) -> PathBuf {
+    program_of(root(), profile, name)
+}
+
+fn program_of(root: &Path, profile: &str, name: &str) -> PathBuf {
     let folder = if profile == "dev" { "debug" } else { profile };
-    root().join("target").join(folder).join(name)
+    root.join("target").join(folder).join(name)
 }
 
 pub fn start_sandbox(children: &mut Children, command: &mut Command) -> Result<Option<Ending>> {
     children.start("sandbox", command, SANDBOX_READY, READY_LIMIT)
+}
+
+/// The same with its log in a file: whoever reads it takes no part in what is measured.
+pub fn start_host_logging(children: &mut Children, name: &'static str, command: &mut Command, log: &Path) -> Result<Option<Ending>> {
+    let log = std::fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    children.start_with(name, command, HOST_READY, READY_LIMIT, log.into())
 }
 
 pub fn start_host(children: &mut Children, name: &'static str, command: &mut Command) -> Result<Option<Ending>> {
@@ -151,10 +167,21 @@ pub fn sandbox_command(listen: SocketAddr, app_url: &str, folder: &Path) -> Comm
 }
 
 pub fn host_command(profile: &str, manifest: &Path, runtime_config: &Path, listen: SocketAddr) -> Command {
-    let mut command = Command::new(program(profile, HOST));
+    host_command_of(root(), profile, manifest, runtime_config, listen)
+}
+
+/// The host that another checkout has built.
+pub fn host_command_of(root: &Path, profile: &str, manifest: &Path, runtime_config: &Path, listen: SocketAddr) -> Command {
+    let mut command = Command::new(program_of(root, profile, HOST));
     // Spin takes the database's path relative to the folder it is started in, and so does the embedded host.
-    command.current_dir(root());
+    command.current_dir(root);
     command.arg("--manifest").arg(manifest).arg("--runtime-config").arg(runtime_config);
+    command.args(["--listen", &listen.to_string()]);
+    command
+}
+
+pub fn twin_command(profile: &str, listen: SocketAddr) -> Command {
+    let mut command = Command::new(program(profile, TWIN));
     command.args(["--listen", &listen.to_string()]);
     command
 }

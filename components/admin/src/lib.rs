@@ -285,15 +285,20 @@ async fn tasks(call: &Call) -> Result<Reply, Problem> {
         return Err(Problem::invalid("status", "A task is pending, processing, completed or failed."));
     }
     let (created_at, id) = page.before();
-    let sql = "SELECT created_at, id, json_object('id', id, 'task_no', task_no, 'user_id', user_id, 'status', status, 'failure_reason', failure_reason, \
+    // What is not asked for is left out: with `?1 IS NULL OR status = ?1` no index could be used.
+    let of_status = if status.is_some() { "status = ?1" } else { "?1 IS NULL" };
+    let of_user = if call.query("user_id").is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+    let sql = format!(
+        "SELECT created_at, id, json_object('id', id, 'task_no', task_no, 'user_id', user_id, 'status', status, 'failure_reason', failure_reason, \
                    'external_provider', external_provider, 'external_task_id', external_task_id, 'price', price, 'attempts', attempts, \
                    'next_attempt_at', next_attempt_at, 'created_at', created_at, 'updated_at', updated_at, 'completed_at', completed_at) \
-               FROM ai_tasks WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR user_id = ?2) AND (created_at, id) < (?5, ?6) \
-               ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?4";
+         FROM ai_tasks WHERE {of_status} AND {of_user} AND (created_at, id) < (?5, ?6) \
+         ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?4"
+    );
     let optional = |text: Option<&str>| database::Value::from(text.map(str::to_owned));
     let parameters =
         vec![optional(status), optional(call.query("user_id")), page.limit.into(), page.offset.into(), created_at.into(), id.into()];
-    let rows = database::run(sql, parameters).await?;
+    let rows = database::run(&sql, parameters).await?;
     let last = rows.last().map(|row| (row.integer(0), row.text(1)));
     let next_cursor = page.next(rows.len(), last.as_ref().map(|(created_at, id)| (*created_at, id.as_str())));
     let tasks = rows.iter().map(|row| serde_json::from_str(&row.text(2)).map_err(Problem::internal));

@@ -58,9 +58,12 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
     let order = Order::parse(input)?;
     idempotency::once(&call, &caller.user_id, "POST /api/tasks", &body, async |work| {
         let keys = Keys::from_settings(&call.settings)?;
-        let tasks = order_pictures(&call, &caller.user_id, &order, &keys, work).await?;
+        let (tasks, balance) = order_pictures(&call, &caller.user_id, &order, &keys, work).await?;
         let now = clock::now();
-        let (tasks, balance) = task::create::outcome(&tasks, now).await?;
+        let (tasks, balance) = match balance {
+            Some(balance) => (tasks, balance),
+            None => task::create::outcome(&tasks, now).await?,
+        };
         let public_url = call.settings.public_url()?;
         let views: Vec<View> = tasks.iter().map(|task| task.view(&keys, public_url, now)).collect();
         let spent: i64 = tasks.iter().filter(|task| task.status != "failed").map(|task| task.price).sum();
@@ -69,13 +72,20 @@ async fn create(mut call: Call) -> Result<Reply, Problem> {
     .await
 }
 
-async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, work: Option<&Work>) -> Result<Vec<Task>, Problem> {
+/// The tasks of an order, and what its owner has left, if that is known already.
+async fn order_pictures(
+    call: &Call,
+    user_id: &str,
+    order: &Order,
+    keys: &Keys,
+    work: Option<&Work>,
+) -> Result<(Vec<Task>, Option<i64>), Problem> {
     // The same request was cut off after the tasks were made, and perhaps the photo has gone since. Whether the provider got them is
     // not known, so they are left to its callback and to their deadline.
     if let Some(work) = work.filter(|work| work.resumed) {
         let tasks = task::create::of_work(user_id, order, &work.id).await?;
         if !tasks.is_empty() {
-            return Ok(tasks);
+            return Ok((tasks, None));
         }
     }
     let work_id = work.map(|work| work.id.as_str());
@@ -89,7 +99,7 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
     let tasks = match (task::create::create(user_id, order, &terms, now, clock::now_millis()).await, work_id) {
         (Ok(tasks), _) => tasks,
         // Whoever was believed to be cut off was only slow.
-        (Err(Error::Taken(_)), Some(work_id)) => return Ok(task::create::of_work(user_id, order, work_id).await?),
+        (Err(Error::Taken(_)), Some(work_id)) => return Ok((task::create::of_work(user_id, order, work_id).await?, None)),
         (Err(error), _) => {
             return Err(match error {
                 Error::Refused(event @ ("spend_limit_reached" | "share_of_the_day_used")) => {
@@ -104,11 +114,15 @@ async fn order_pictures(call: &Call, user_id: &str, order: &Order, keys: &Keys, 
     if tasks.is_empty() {
         return Err(Problem::invalid("upload_id", "There is no such upload of yours, or it has expired. Upload the photo again."));
     }
-    if let Err(problem) = task::hand_over::hand_over(&call.settings, &tasks, now).await {
-        // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
-        meter::log(json!({"level": "error", "event": "hand_over_not_noted", "request_id": call.request_id, "cause": problem.cause}));
+    match task::hand_over::hand_over(&call.settings, &tasks, now).await {
+        Ok(Some((tasks, balance))) => Ok((tasks, Some(balance))),
+        Ok(None) => Ok((tasks, None)),
+        Err(problem) => {
+            // The tasks are charged and stored; their deadline pays back what the provider never got. The client may see them.
+            meter::log(json!({"level": "error", "event": "hand_over_not_noted", "cause": problem.cause}));
+            Ok((tasks, None))
+        }
     }
-    Ok(tasks)
 }
 
 /// Seconds until the next day begins (UTC), which is when pictures are counted anew.

@@ -1,12 +1,18 @@
 //! Reading and cancelling tasks, and the catalogue they are chosen from.
 
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use futures::try_join;
 use http::{HeaderValue, Method, StatusCode, header};
 use limit::Class;
 use problem::Problem;
 use seal::Keys;
+use serde::Serialize;
 use serde_json::json;
 use service::{Call, Reply, Request, Service, reply};
 use spin_sdk::{http::IntoResponse, http_service};
+use task::View;
 
 static SERVICE: Service = Service {
     name: "tasks",
@@ -27,6 +33,12 @@ static SERVICE: Service = Service {
     ],
 };
 
+/// The answer about one task.
+#[derive(Serialize)]
+struct Shown<'a> {
+    task: &'a View,
+}
+
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
     service::serve(&SERVICE, request, route).await
@@ -39,9 +51,13 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["api", "tasks", task_no], &Method::GET | &Method::HEAD) => show(&call, task_no).await,
         (["api", "tasks", task_no, "cancel"], &Method::POST) => cancel(&call, task_no).await,
         (["api", "hairstyles"], &Method::GET | &Method::HEAD) => {
-            catalogue(&json!({"hairstyles": catalogue::HAIRSTYLES, "models": catalogue::MODELS}))
+            static TEXT: OnceLock<Bytes> = OnceLock::new();
+            catalogue(&TEXT, || json!({"hairstyles": catalogue::HAIRSTYLES, "models": catalogue::MODELS}))
         }
-        (["api", "hair-colors"], &Method::GET | &Method::HEAD) => catalogue(&json!({"hair_colors": catalogue::HAIR_COLORS})),
+        (["api", "hair-colors"], &Method::GET | &Method::HEAD) => {
+            static TEXT: OnceLock<Bytes> = OnceLock::new();
+            catalogue(&TEXT, || json!({"hair_colors": catalogue::HAIR_COLORS}))
+        }
         (["api", "tasks", _] | ["api", "hairstyles" | "hair-colors"], _) => Err(Problem::method_not_allowed("GET, HEAD")),
         (["api", "tasks", _, "cancel"], _) => Err(Problem::method_not_allowed("POST")),
         _ => Err(Problem::not_found("address")),
@@ -51,13 +67,14 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 /// GET /api/tasks/{task_no}: with an `ETag`, and `Retry-After` while there is something to wait for. A picture whose callback got lost
 /// is brought home by whoever looks at it first.
 async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
-    let caller = limit::reader(call).await?;
-    let view = task::by_no(&call.settings, &caller.user_id, task_no, clock::now()).await?;
+    // Side by side; a caller without a session is refused before the cache is asked.
+    let (caller, glimpse) = try_join!(limit::reader(call), task::glimpse(&call.settings, task_no))?;
+    let view = task::by_no(&call.settings, &caller.user_id, task_no, glimpse, clock::now()).await?;
     let etag = view.etag();
     let mut response = if call.header("if-none-match").is_some_and(|known| matches(known, &etag)) {
         reply::status(StatusCode::NOT_MODIFIED)
     } else {
-        reply::ok(&json!({"task": view}))?
+        reply::ok(&Shown { task: &view })?
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(Problem::internal)?);
@@ -74,11 +91,12 @@ async fn cancel(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let now = clock::now();
     let task = task::cancel(&caller.user_id, task_no, now).await?;
     let keys = Keys::from_settings(&call.settings)?;
-    reply::ok(&json!({"task": task.view(&keys, call.settings.public_url()?, now)}))
+    reply::ok(&Shown { task: &task.view(&keys, call.settings.public_url()?, now) })
 }
 
-fn catalogue(value: &serde_json::Value) -> Result<Reply, Problem> {
-    let mut response = reply::ok(value)?;
+/// What is part of the component itself is written once for each instance.
+fn catalogue(text: &OnceLock<Bytes>, value: impl FnOnce() -> serde_json::Value) -> Result<Reply, Problem> {
+    let mut response = reply::prepared(text.get_or_init(|| value().to_string().into()).clone());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     Ok(response)
 }

@@ -8,6 +8,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
+    io::Write,
     pin::pin,
     rc::Rc,
     time::{Duration, Instant},

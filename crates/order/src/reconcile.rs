@@ -98,9 +98,9 @@ fn limit() -> i64 {
 async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<usize, Error> {
     let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
                    WHEN status = 'pending' THEN ?1 + (120 << min(looks, 5)) WHEN ?1 < created_at + ?3 THEN ?1 + 604800 END \
-               WHERE id IN (SELECT id FROM orders WHERE status IN ('pending', 'expired') AND next_look_at <= ?1 \
+               WHERE id IN (SELECT id FROM orders INDEXED BY orders_next_look WHERE status IN ('pending', 'expired') AND next_look_at <= ?1 \
                             ORDER BY next_look_at LIMIT ?2) \
-               AND status IN ('pending', 'expired') AND next_look_at <= ?1 RETURNING id, checkout_id, created_at";
+               AND +status IN ('pending', 'expired') AND next_look_at <= ?1 RETURNING id, checkout_id, created_at";
     let rows = run(sql, vec![now.into(), limit().into(), AFTERLIFE.into()]).await?;
     report.orders += rows.len();
     let looks = rows.iter().map(async |row| {
@@ -147,8 +147,9 @@ async fn expire(id: &str, payable: bool, now: i64) -> Result<Looked, Error> {
 async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
     let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
                    WHEN disputed_at IS NOT NULL OR looks = 0 THEN ?1 + 86400 WHEN ?1 < paid_at + ?3 THEN ?1 + 604800 END \
-               WHERE id IN (SELECT id FROM orders WHERE status = 'completed' AND next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) \
-               AND status = 'completed' AND next_look_at <= ?1 RETURNING id, payment_id";
+               WHERE id IN (SELECT id FROM orders INDEXED BY orders_next_look WHERE status = 'completed' AND next_look_at <= ?1 \
+                            ORDER BY next_look_at LIMIT ?2) \
+               AND +status = 'completed' AND next_look_at <= ?1 RETURNING id, payment_id";
     let rows = run(sql, vec![now.into(), limit().into(), WATCHED.into()]).await?;
     let looks = rows.iter().map(async |row| {
         for transaction in creem.transactions(Of::Order(&row.text(1))).await? {

@@ -8,6 +8,8 @@
 //!
 //! What is too long to be held whole is sealed in pieces: [`Keys::sealer`].
 
+use std::{cell::RefCell, sync::Arc};
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use chacha20poly1305::{
     Key, KeyInit, XChaCha20Poly1305, XNonce,
@@ -29,8 +31,14 @@ const MARK: &str = "sealed:";
 /// Bytes of a nonce of XChaCha20: long enough to be drawn at random for ever.
 const NONCE: usize = 24;
 
-/// The keys of this installation.
-pub struct Keys(Vec<Named>);
+/// The keys of this installation. Cheap to clone.
+#[derive(Clone)]
+pub struct Keys(Arc<[Named]>);
+
+thread_local! {
+    /// What this instance derived last, and of what: every request asks, and the answer is the same for as long as the variable is.
+    static DERIVED: RefCell<Option<(String, Keys)>> = const { RefCell::new(None) };
+}
 
 struct Named {
     /// The first 8 hex digits of a fingerprint of the secret.
@@ -46,11 +54,17 @@ impl Keys {
     /// # Errors
     /// `internal` when there is none: sealing with an empty key would be a lie.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problem> {
-        let keys: Vec<_> = settings.list(VARIABLE)?.map(Named::new).collect();
-        if keys.is_empty() {
+        let secrets = settings.text(VARIABLE)?;
+        let known = DERIVED.with_borrow(|derived| derived.as_ref().filter(|(of, _)| of == secrets).map(|(_, keys)| keys.clone()));
+        if let Some(keys) = known {
+            return Ok(keys);
+        }
+        let keys = Self(settings.list(VARIABLE)?.map(Named::new).collect());
+        if keys.0.is_empty() {
             return Err(Problem::internal(format!("variable {VARIABLE} is empty")));
         }
-        Ok(Self(keys))
+        DERIVED.set(Some((secrets.to_owned(), keys.clone())));
+        Ok(keys)
     }
 
     /// Seals a text for one place.

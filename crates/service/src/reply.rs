@@ -25,6 +25,12 @@ pub fn ok<T: Serialize>(value: &T) -> Result<Reply, Problem> {
     json(StatusCode::OK, value)
 }
 
+/// 200 with JSON that was written before.
+#[must_use]
+pub fn prepared(json: Bytes) -> Reply {
+    buffered(StatusCode::OK, "application/json", json)
+}
+
 /// 204.
 #[must_use]
 pub fn no_content() -> Reply {

@@ -7,7 +7,7 @@ use seal::Keys;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{CLAIM, COLUMNS, DEADLINE, Params, Task, prompt_of, read, wish_of};
+use crate::{BALANCE, CLAIM, COLUMNS, DEADLINE, Params, Task, prompt_of, read, wish_of};
 
 /// Most hairstyles in one request.
 pub const MOST_STYLES: usize = 8;
@@ -186,11 +186,7 @@ pub async fn of_work(user_id: &str, order: &Order, work_id: &str) -> Result<Vec<
 /// The database's.
 pub async fn outcome(tasks: &[Task], now: i64) -> Result<(Vec<Task>, i64), Problem> {
     let ids: Vec<_> = tasks.iter().map(|task| task.id.as_str()).collect();
-    let sql = format!(
-        "SELECT {COLUMNS}, (SELECT coalesce(sum(remaining), 0) FROM credit_lots l WHERE l.user_id = ai_tasks.user_id \
-         AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?2)) \
-         FROM ai_tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id"
-    );
+    let sql = format!("SELECT {COLUMNS}, {BALANCE} FROM ai_tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id");
     let rows = database::run(&sql, vec![json!(ids).to_string().into(), now.into()]).await?;
     let balance = rows.first().map_or(0, |row| row.integer(14));
     Ok((rows.iter().map(read).collect(), balance))

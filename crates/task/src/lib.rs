@@ -93,8 +93,15 @@ struct Cached {
     view: View,
 }
 
+/// What the cache has of a task, whosever it is.
+pub struct Glimpse(Option<Cached>);
+
 pub(crate) const COLUMNS: &str = "id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, \
     external_task_id, price, attempts, created_at, updated_at, completed_at";
+
+/// What the owner of a task can spend at the time `?2`.
+pub(crate) const BALANCE: &str = "(SELECT coalesce(sum(remaining), 0) FROM credit_lots l WHERE l.user_id = ai_tasks.user_id \
+    AND remaining > 0 AND (expires_at IS NULL OR expires_at > ?2))";
 
 pub(crate) fn read(row: &Row) -> Task {
     Task {
@@ -183,17 +190,26 @@ fn is_final(status: &str) -> bool {
     matches!(status, "completed" | "failed")
 }
 
-/// A task of this user by its number: from the cache once it is final, else from the database. A task whose callback is overdue is
+/// Looks for a task in the cache, where it is once it is final. This can be done while it is still being found out who is asking: what is
+/// found is shown by [`by_no`] only.
+///
+/// # Errors
+/// `internal` without a key.
+pub async fn glimpse(settings: &Settings, task_no: &str) -> Result<Glimpse, Problem> {
+    let keys = Keys::from_settings(settings)?;
+    let entry = entry::task_result(task_no);
+    Ok(Glimpse(cache::get::<String>(&entry).await.and_then(|sealed| keys.open_json::<Cached>(&entry, &sealed))))
+}
+
+/// A task of this user by its number: what the cache has of it, else from the database. A task whose callback is overdue is
 /// asked about on the way: whoever waits for it need not wait for the sweep.
 ///
 /// # Errors
 /// `not_found`, also for another user's task.
-pub async fn by_no(settings: &Settings, user_id: &str, task_no: &str, now: i64) -> Result<View, Problem> {
+pub async fn by_no(settings: &Settings, user_id: &str, task_no: &str, glimpse: Glimpse, now: i64) -> Result<View, Problem> {
     let public_url = settings.public_url()?;
     let keys = Keys::from_settings(settings)?;
-    let entry = entry::task_result(task_no);
-    let cached = cache::get::<String>(&entry).await.and_then(|sealed| keys.open_json::<Cached>(&entry, &sealed));
-    if let Some(cached) = cached {
+    if let Some(cached) = glimpse.0 {
         return if cached.user_id == user_id { Ok(cached.view) } else { Err(Problem::not_found("task")) };
     }
     let (task, due) = find(user_id, task_no, now).await?;

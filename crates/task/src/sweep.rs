@@ -45,7 +45,7 @@ async fn batch(settings: &Settings, now: i64, report: &mut Report) -> Result<usi
     let sql = format!(
         "UPDATE ai_tasks SET claimed_until = ?1 + {CLAIM}, \
              next_attempt_at = iif(external_task_id IS NULL, max(next_attempt_at, created_at + {DEADLINE}), next_attempt_at) WHERE id IN (\
-             SELECT id FROM ai_tasks WHERE status IN ('pending', 'processing') AND next_attempt_at <= ?1 AND claimed_until <= ?1 \
+             SELECT id FROM ai_tasks INDEXED BY ai_tasks_running WHERE status IN ('pending', 'processing') AND next_attempt_at <= ?1 AND claimed_until <= ?1 \
              ORDER BY next_attempt_at LIMIT {BATCH}) \
          AND claimed_until <= ?1 RETURNING {COLUMNS}"
     );

@@ -27,6 +27,7 @@ mod refunds;
 mod rights;
 mod routes;
 mod scheduler;
+mod statements;
 mod story;
 mod tasks;
 mod uploads;
