@@ -99,16 +99,30 @@ impl Row {
 /// # Errors
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
+    let first = attempt(sql, parameters.clone()).await;
+    match first {
+        // The server had forgotten our connection before it read the statement: a new one is all it needs.
+        Err(spin_sdk::sqlite::Error::Io(text)) if is_forgotten(&text) => attempt(sql, parameters).await.map_err(explain),
+        first => first.map_err(explain),
+    }
+}
+
+async fn attempt(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, spin_sdk::sqlite::Error> {
     let connection = connection().await?;
     let result = async { connection.execute(sql, parameters).await?.collect().await }.await;
     match result {
         Ok(rows) => Ok(rows.into_iter().map(Row).collect()),
         Err(error) => {
-            // A connection that the host no longer knows is not tried twice.
-            if matches!(error, spin_sdk::sqlite::Error::InvalidConnection) {
+            // A connection that the host or its server no longer knows is not tried twice.
+            let lost = match &error {
+                spin_sdk::sqlite::Error::InvalidConnection => true,
+                spin_sdk::sqlite::Error::Io(text) => text.starts_with("Hrana: ") && is_out_of_reach(text),
+                _ => false,
+            };
+            if lost {
                 CONNECTION.set(None);
             }
-            Err(explain(error))
+            Err(error)
         }
     }
 }
@@ -121,11 +135,11 @@ pub async fn one(sql: &str, parameters: Vec<Value>) -> Result<Option<Row>, Error
     Ok(run(sql, parameters).await?.into_iter().next())
 }
 
-async fn connection() -> Result<Rc<Connection>, Error> {
+async fn connection() -> Result<Rc<Connection>, spin_sdk::sqlite::Error> {
     if let Some(connection) = CONNECTION.with_borrow(Clone::clone) {
         return Ok(connection);
     }
-    let connection = Rc::new(Connection::open_default().await.map_err(explain)?);
+    let connection = Rc::new(Connection::open_default().await?);
     CONNECTION.set(Some(connection.clone()));
     Ok(connection)
 }
@@ -147,13 +161,45 @@ fn read(text: String) -> Error {
         let what = what.split(['`', ',', '\n']).next().unwrap_or_default().trim();
         return Error::Taken(what.to_owned());
     }
-    if ["database is locked", "database is busy", "connection refused", "unable to open"]
-        .iter()
-        .any(|sign| text.to_lowercase().contains(sign))
-    {
+    if is_out_of_reach(&text) {
         return Error::Unavailable(text);
     }
     Error::Failed(text)
+}
+
+/// Whether a text says that the database was busy, or a remote one out of reach: in SQLite's words, in those of a libSQL server, and in
+/// those of the HTTP between.
+fn is_out_of_reach(text: &str) -> bool {
+    const SIGNS: [&str; 19] = [
+        "database is locked",
+        "database is busy",
+        "sqlite_busy",
+        "unable to open",
+        "error trying to connect",
+        "connection refused",
+        "connection reset",
+        "connection closed",
+        "connection error",
+        "connection was not ready",
+        "broken pipe",
+        "timed out",
+        "stream ended prematurely",
+        "error reading a body",
+        "api error: `status=5",
+        "api error: `status=429",
+        "bad gateway",
+        "service unavailable",
+        "gateway timeout",
+    ];
+    let text = text.to_lowercase();
+    SIGNS.iter().any(|sign| text.contains(sign)) || is_forgotten(&text)
+}
+
+/// Whether a libSQL server no longer knows the stream that a connection is: it was idle for some seconds, or the server has started anew.
+/// A statement that is refused like this had no effect.
+fn is_forgotten(text: &str) -> bool {
+    let text = text.to_lowercase();
+    text.contains("stream_expired") || text.contains("invalid baton") || text.contains("baton that has already been used")
 }
 
 #[cfg(test)]
@@ -173,6 +219,46 @@ mod tests {
         assert_eq!(what, "users.email");
         let Error::Taken(what) = read("Hrana: `UNIQUE constraint failed: users.email`".into()) else { panic!("not taken") };
         assert_eq!(what, "users.email");
+    }
+
+    #[test]
+    fn a_libsql_servers_words_are_understood() {
+        let step = |text: &str| format!("Hrana: `cursor error: `error at step 0: (error code: SQLITE_CONSTRAINT) `SQLite error: {text}```");
+        assert!(matches!(read(step("insufficient_credits")), Error::Refused("insufficient_credits")));
+        let Error::Taken(what) = read(step("UNIQUE constraint failed: users.email")) else { panic!("not taken") };
+        assert_eq!(what, "users.email");
+        assert!(matches!(read(step("CHECK constraint failed: credits >= 0")), Error::Failed(_)));
+    }
+
+    #[test]
+    fn a_database_that_is_out_of_reach_is_a_matter_of_time() {
+        for text in [
+            "database is locked",
+            "Hrana: `cursor error: `error at step 0: (error code: SQLITE_BUSY) `SQLite error: database is locked```",
+            "Hrana: `http error: `error trying to connect: tcp connect error: Connection refused (os error 111)``",
+            "Hrana: `http error: `error trying to connect: dns error: failed to lookup address information``",
+            "Hrana: `http error: `connection error: Connection reset by peer (os error 104)``",
+            "Hrana: `http error: `connection closed before message completed``",
+            "Hrana: `http error: `operation timed out``",
+            "Hrana: `cursor error: `error reading a body from connection``",
+            "Hrana: `cursor error: `cursor stream ended prematurely``",
+            "Hrana: `api error: `status=502 Bad Gateway, body=``",
+            "Hrana: `api error: `<html><h1>503 Service Unavailable</h1></html>``",
+            "Hrana: `api error: `{\"message\":\"The stream has expired due to inactivity\",\"code\":\"STREAM_EXPIRED\"}``",
+            "Hrana: `api error: `Received an invalid baton``",
+        ] {
+            assert!(matches!(read(text.into()), Error::Unavailable(_)), "{text}");
+        }
+        for text in ["Hrana: `api error: `status=401 Unauthorized, body=``", "no such table: connections"] {
+            assert!(matches!(read(text.into()), Error::Failed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_statement_that_never_ran_is_sent_again() {
+        assert!(is_forgotten("Hrana: `api error: `status=400 Bad Request, body=Received an invalid baton``"));
+        assert!(is_forgotten("Hrana: `api error: `{\"code\":\"STREAM_EXPIRED\"}``"));
+        assert!(!is_forgotten("Hrana: `http error: `connection closed before message completed``"));
     }
 
     #[test]
