@@ -5,6 +5,7 @@
 //! SQL can be walked: see [`Database`].
 
 mod model;
+mod server;
 mod sqlite;
 mod walk;
 

@@ -211,7 +211,9 @@ impl Cursor {
                 Some("row") => {
                     let values = line["row"].as_array().into_iter().flatten().map(|value| hrana::Value::from_json(value).map(from_hrana));
                     let values: Option<_> = values.collect();
-                    return values.map(|values| Some(RowResult { values })).ok_or_else(|| wrap("json error: `a value of no known kind`".into()));
+                    return values
+                        .map(|values| Some(RowResult { values }))
+                        .ok_or_else(|| wrap("json error: `a value of no known kind`".into()));
                 }
                 Some("step_end") => {
                     self.lines.finish().await;
@@ -302,7 +304,10 @@ fn read(line: &[u8]) -> Result<Json, String> {
 
 fn http_error(error: &hyper_util::client::legacy::Error) -> String {
     if error.is_connect() {
-        return format!("http error: `{}`", error.source().map_or_else(|| error.to_string(), |source| causes("error trying to connect", source)));
+        return format!(
+            "http error: `{}`",
+            error.source().map_or_else(|| error.to_string(), |source| causes("error trying to connect", source))
+        );
     }
     let source = error.source().map_or_else(|| error.to_string(), |source| causes("", source));
     format!("http error: `{source}`")

@@ -90,7 +90,9 @@ impl RuntimeConfig {
             let location = match store.kind.as_str() {
                 "spin" => {
                     store.only(&place, &["path"])?;
-                    let Some(path) = store.path else { bail!("{place} needs a path: a database in memory would be empty at every request") };
+                    let Some(path) = store.path else {
+                        bail!("{place} needs a path: a database in memory would be empty at every request")
+                    };
                     SqliteLocation::File(path)
                 }
                 "libsql" => {
@@ -166,7 +168,10 @@ mod tests {
     fn what_is_missing_unknown_or_elsewhere_is_named() {
         assert!(refusal("[key_value_store.default]\ntype = \"azure_cosmos\"\n").contains("azure_cosmos"));
         assert!(refusal("[key_value_store.default]\ntype = \"redis\"\n").contains("\"url\""));
-        assert!(refusal("[sqlite_database.a]\ntype = \"libsql\"\nurl = \"http://a.test\"\n").contains("[sqlite_database.a] needs the key \"token\""));
+        assert!(
+            refusal("[sqlite_database.a]\ntype = \"libsql\"\nurl = \"http://a.test\"\n")
+                .contains("[sqlite_database.a] needs the key \"token\"")
+        );
         assert!(refusal("[sqlite_database.a]\ntype = \"libsql\"\nurl = \"libsql://a.test\"\ntoken = \"\"\n").contains("https://"));
         assert!(refusal("[sqlite_database.a]\ntype = \"spin\"\npath = \"a\"\ntoken = \"geheim\"\n").contains("has no key \"token\""));
         let unknown = refusal("[sqlite_database.a]\ntype = \"libsql\"\ntokn = \"geheim\"\n");

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -13,13 +12,12 @@ use books::{Database, Sqlite, Walk};
 use clap::Args;
 
 use crate::command::root;
-use crate::state;
+use crate::place::{self, Place};
 
 #[derive(Args)]
 pub struct Options {
-    /// The database's file; the one of runtime-config.toml when none is named
-    #[arg(long)]
-    database: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Walk instead: do random things to fresh databases and compare them with a model after every step
     #[arg(long)]
     soak: bool,
@@ -39,12 +37,14 @@ pub fn audit(options: &Options) -> Result<()> {
 }
 
 fn look(options: &Options) -> Result<()> {
-    let path = match &options.database {
-        Some(path) => path.clone(),
-        None => state::database(&state::default_runtime_config())?,
+    let (mut database, name): (Box<dyn Database>, String) = match options.place.find()? {
+        place::Database::File(path) => {
+            let name = path.display().to_string();
+            (Box::new(Sqlite::open(&path).map_err(|error| anyhow::anyhow!("{name}: {error}"))?), name)
+        }
+        place::Database::Server(client, url) => (Box::new(client), url),
     };
-    let mut database = Sqlite::open(&path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-    let mut report = format!("{}\n", path.display());
+    let mut report = format!("{name}\n");
     let mut wrong = 0;
     for invariant in audit::INVARIANTS.iter().chain(audit::OVERDUE) {
         let mut ask = |sql| database.run(sql, &[]).map_err(|error| anyhow::anyhow!("{}: {error}", invariant.id));

@@ -5,7 +5,11 @@
 //! queries. So every statement is collected here, and one connection per instance is kept and shared by its concurrent
 //! requests. That is safe because nobody ever runs `BEGIN`: each change that matters is one statement.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use problem::{Code, Problem};
 pub use spin_sdk::sqlite::Value;
@@ -99,12 +103,32 @@ impl Row {
 /// # Errors
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
-    let first = attempt(sql, parameters.clone()).await;
-    match first {
-        // The server had forgotten our connection before it read the statement: a new one is all it needs.
-        Err(spin_sdk::sqlite::Error::Io(text)) if is_forgotten(&text) => attempt(sql, parameters).await.map_err(explain),
-        first => first.map_err(explain),
+    let mut tries = 0;
+    loop {
+        let outcome = attempt(sql, parameters.clone()).await;
+        tries += 1;
+        match &outcome {
+            Err(spin_sdk::sqlite::Error::Io(text)) if tries < TRIES && text.starts_with(REMOTE) && had_no_effect(text) => {
+                if is_busy(text) {
+                    // A local file is waited for in the host, for seconds; a server waits for a moment only.
+                    spin_sdk::time::sleep(wait(tries)).await;
+                }
+            }
+            _ => return outcome.map_err(explain),
+        }
     }
+}
+
+/// What the errors of a remote database begin with.
+const REMOTE: &str = "Hrana: ";
+/// How often a statement that had no effect is sent. All waits together are about two seconds.
+const TRIES: u32 = 6;
+
+/// Twice as long each time, from 40 ms, and up to twice that: those who were refused together must not come again together.
+fn wait(tries: u32) -> Duration {
+    let least = 20 << tries;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
+    Duration::from_millis(u64::from(least + now % least))
 }
 
 async fn attempt(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, spin_sdk::sqlite::Error> {
@@ -116,7 +140,7 @@ async fn attempt(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, spin_sdk
             // A connection that the host or its server no longer knows is not tried twice.
             let lost = match &error {
                 spin_sdk::sqlite::Error::InvalidConnection => true,
-                spin_sdk::sqlite::Error::Io(text) => text.starts_with("Hrana: ") && is_out_of_reach(text),
+                spin_sdk::sqlite::Error::Io(text) => text.starts_with(REMOTE) && is_out_of_reach(text),
                 _ => false,
             };
             if lost {
@@ -170,36 +194,39 @@ fn read(text: String) -> Error {
 /// Whether a text says that the database was busy, or a remote one out of reach: in SQLite's words, in those of a libSQL server, and in
 /// those of the HTTP between.
 fn is_out_of_reach(text: &str) -> bool {
-    const SIGNS: [&str; 19] = [
-        "database is locked",
+    const SIGNS: [&str; 15] = [
         "database is busy",
-        "sqlite_busy",
         "unable to open",
-        "error trying to connect",
-        "connection refused",
-        "connection reset",
+        "http error: `",
+        "Connection re",
         "connection closed",
         "connection error",
-        "connection was not ready",
-        "broken pipe",
+        "roken pipe",
         "timed out",
-        "stream ended prematurely",
-        "error reading a body",
-        "api error: `status=5",
-        "api error: `status=429",
-        "bad gateway",
-        "service unavailable",
-        "gateway timeout",
+        "ended prematurely",
+        "reading a body",
+        "status=5",
+        "status=429",
+        "Bad Gateway",
+        "Service Unavailable",
+        "Gateway Time",
     ];
-    let text = text.to_lowercase();
-    SIGNS.iter().any(|sign| text.contains(sign)) || is_forgotten(&text)
+    had_no_effect(text) || SIGNS.iter().any(|sign| text.contains(sign))
+}
+
+/// Whether a statement was refused before it had any effect, and may be sent again.
+fn had_no_effect(text: &str) -> bool {
+    is_busy(text) || is_forgotten(text)
+}
+
+/// Whether somebody else was writing for too long.
+fn is_busy(text: &str) -> bool {
+    text.contains("database is locked") || text.contains("SQLITE_BUSY")
 }
 
 /// Whether a libSQL server no longer knows the stream that a connection is: it was idle for some seconds, or the server has started anew.
-/// A statement that is refused like this had no effect.
 fn is_forgotten(text: &str) -> bool {
-    let text = text.to_lowercase();
-    text.contains("stream_expired") || text.contains("invalid baton") || text.contains("baton that has already been used")
+    text.contains("STREAM_EXPIRED") || text.contains(" baton")
 }
 
 #[cfg(test)]
@@ -258,7 +285,10 @@ mod tests {
     fn only_a_statement_that_never_ran_is_sent_again() {
         assert!(is_forgotten("Hrana: `api error: `status=400 Bad Request, body=Received an invalid baton``"));
         assert!(is_forgotten("Hrana: `api error: `{\"code\":\"STREAM_EXPIRED\"}``"));
-        assert!(!is_forgotten("Hrana: `http error: `connection closed before message completed``"));
+        assert!(is_busy("Hrana: `cursor error: `error at step 0: (error code: SQLITE_BUSY) `SQLite error: database is locked```"));
+        for unsure in ["Hrana: `http error: `connection closed before message completed``", "Hrana: `http error: `operation timed out``"] {
+            assert!(!is_forgotten(unsure) && !is_busy(unsure), "{unsure}");
+        }
     }
 
     #[test]

@@ -68,7 +68,10 @@ where
         report.insert("ms".to_owned(), json!(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
     }
     let ended = end(&id, outcome, &report).await;
-    eprintln!("{}", json!({"level": "info", "event": "job_ended", "job": job, "run": id, "outcome": outcome, "request_id": call.request_id, "report": report}));
+    eprintln!(
+        "{}",
+        json!({"level": "info", "event": "job_ended", "job": job, "run": id, "outcome": outcome, "request_id": call.request_id, "report": report})
+    );
     let done = result?;
     ended?;
     let mut answer = json!({"job": job, "run": id, "outcome": outcome});
@@ -131,6 +134,9 @@ async fn end(id: &str, outcome: &str, report: &Value) -> Result<(), Error> {
 fn require_scheduler(call: &Call) -> Result<(), Problem> {
     let given = fingerprint::of(call.bearer().unwrap_or_default());
     // Compared by their fingerprints: of one length, whatever was given, and in constant time.
-    let known = call.settings.list("cron_secret")?.fold(false, |known, secret| known | bool::from(fingerprint::of(secret).as_bytes().ct_eq(given.as_bytes())));
+    let known = call
+        .settings
+        .list("cron_secret")?
+        .fold(false, |known, secret| known | bool::from(fingerprint::of(secret).as_bytes().ct_eq(given.as_bytes())));
     if known { Ok(()) } else { Err(Problem::new(Code::Unauthenticated, "This is called by a scheduler, with the cron secret.")) }
 }
