@@ -31,7 +31,7 @@ use crate::sqlite::{BATCH, BUFFERED_BYTES, BUFFERED_ROWS, Error, Head, Rest, Row
 /// How long to wait for a connection to the server.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long to wait for the beginning of an answer: longer than a statement waits for another one to write.
-const FIRST: Duration = Duration::from_secs(15);
+const FIRST: Duration = Duration::from_secs(10);
 /// How long to wait for the next piece of an answer.
 const BETWEEN: Duration = Duration::from_secs(30);
 /// Largest row, in bytes, as in Spin.

@@ -16,6 +16,7 @@ use std::time::Instant;
 use rusqlite::{Connection, Params};
 use servers::{Programs, Shared};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{PATIENCE, root};
@@ -44,7 +45,7 @@ pub fn start_shared(folder: &Path) -> Result<Shared, String> {
     let programs = programs()?;
     let make = || {
         let folder = TempDir::new().map_err(|error| error.to_string())?;
-        let mut server = programs.start_sqld(folder.path())?;
+        let server = programs.start_sqld(folder.path())?;
         migrations::apply_to_server(&server.client(), &root().join("migrations")).map_err(|error| error.to_string())?;
         server.stop();
         Ok(folder)
@@ -193,13 +194,36 @@ impl Balancer {
                         // One that is down is passed over.
                         let Ok(mut host) = TcpStream::connect(hosts[(first + turn) % hosts.len()]).await else { continue };
                         let _ = host.set_nodelay(true);
-                        let _ = tokio::io::copy_bidirectional(&mut client, &mut host).await;
+                        pass_on(&mut client, &mut host).await;
                         return;
                     }
                 });
             }
         }))
     }
+}
+
+/// Passes bytes both ways until the host has said all. One that answers and hangs up before it has heard all is heard to the end, too, and the
+/// client is listened to a little longer, or it would lose the answer.
+async fn pass_on(client: &mut TcpStream, host: &mut TcpStream) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_host, mut to_host) = host.split();
+    let up = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_host).await;
+        let _ = to_host.shutdown().await;
+        std::future::pending::<()>().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy(&mut from_host, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+    let mut nowhere = tokio::io::sink();
+    let rest = tokio::io::copy(&mut from_client, &mut nowhere);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), rest).await;
 }
 
 impl Drop for Balancer {

