@@ -196,7 +196,7 @@ async fn settle(world: &World, charged: &[String]) {
                 let _ = stranger.request(Method::POST, path).bearer_auth(CRON_SECRET).send().await;
             }
             let left = world.sql(open);
-            if left[0][0] == 0 && charged.iter().all(|order| completed(order)) { Ok(()) } else { Err(format!("{left:?}")) }
+            if left[0][0] == 0 && charged.iter().all(&completed) { Ok(()) } else { Err(format!("{left:?}")) }
         })
         .await;
 }
