@@ -6,6 +6,7 @@
 
 mod crowd;
 mod model;
+mod server;
 mod sqlite;
 mod walk;
 

@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server, Statements,
+    HostCalls, KvLocation, LogSink, Manifest, Routes, Schedule, Server, SqliteLocation, Statements,
     calls::{Counters, RequestContext},
     crash::{Crash, CrashPoint},
     instance::{self, Rights, Shared, State, Workers},
@@ -32,6 +32,7 @@ use crate::{
     outbound::{AllowList, Outbound},
     routes::{Found, Target},
     schedule::Patience,
+    sqlite::Database,
     variables,
 };
 
@@ -49,8 +50,8 @@ struct RuntimeInner {
 /// How an application runs.
 #[derive(Clone, Debug)]
 pub struct AppConfig {
-    /// Database files by label.
-    pub sqlite: BTreeMap<String, PathBuf>,
+    /// Databases by label.
+    pub sqlite: BTreeMap<String, SqliteLocation>,
     /// Key-value stores by label.
     pub key_value: BTreeMap<String, KvLocation>,
     /// Variables given explicitly; they go before everything else.
@@ -175,8 +176,12 @@ impl Runtime {
             );
         }
         let values = variables::resolve(manifest, &config.variables, &config.provided_variables)?;
+        let open = |(label, location)| match Database::open(location) {
+            Ok(database) => Ok((label, database)),
+            Err(error) => Err(error.context(format!("the database {label:?} cannot be used"))),
+        };
         let shared = Arc::new(Shared {
-            sqlite: config.sqlite,
+            sqlite: config.sqlite.into_iter().map(open).collect::<Result<_>>()?,
             key_value: Stores::open(&config.key_value)?,
             outbound: Outbound::new(),
             log: config.access_log.clone(),

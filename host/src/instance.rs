@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     pin::Pin,
     sync::{
         Arc,
@@ -63,7 +62,7 @@ pub(crate) struct Rights {
 
 /// What the components of a running application share.
 pub(crate) struct Shared {
-    pub(crate) sqlite: BTreeMap<String, PathBuf>,
+    pub(crate) sqlite: BTreeMap<String, sqlite::Database>,
     pub(crate) key_value: Stores,
     pub(crate) outbound: Outbound,
     pub(crate) log: LogSink,
@@ -263,7 +262,7 @@ impl<T: 'static> kv::HostStoreWithStore<T> for Spin {
         key: String,
     ) -> wasmtime::Result<Result<bool, kv::Error>> {
         let (store, fate) = store(accessor, &this)?;
-        Ok(fate.around(store.get(key)).await.map(|value| value.is_some()))
+        Ok(fate.around(store.exists(key)).await)
     }
 
     async fn get_keys(
@@ -290,11 +289,11 @@ impl State {
             rights.refuse("database", "sqlite_databases", label);
             return Ok(Err(sql::Error::AccessDenied));
         }
-        let Some(path) = rights.app.sqlite.get(label) else { return Ok(Err(sql::Error::NoSuchDatabase)) };
+        let Some(database) = rights.app.sqlite.get(label) else { return Ok(Err(sql::Error::NoSuchDatabase)) };
         if self.connections >= CONNECTIONS {
             return Ok(Err(sql::Error::Io("too many connections opened".into())));
         }
-        let connection = self.table.push(sqlite::Connection::new(path, rights.app.statements.clone()))?;
+        let connection = self.table.push(sqlite::Connection::new(database, rights.app.statements.clone()))?;
         self.connections += 1;
         Ok(Ok(connection))
     }

@@ -1,4 +1,4 @@
-//! `spin:key-value@3.0.0` in memory or in a SQLite file.
+//! `spin:key-value@3.0.0`: which store a label stands for, and stores in memory or in a SQLite file. Servers are in `redis.rs`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,46 +10,71 @@ use std::{
 use rusqlite::{OptionalExtension, params};
 
 pub(crate) use crate::bindings::spin::key_value::key_value::Error;
+use crate::redis::Redis;
 
 /// Where a store lies.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum KvLocation {
     /// Gone when the application ends.
     Memory,
     /// A SQLite file; labels on one file are separate.
     File(PathBuf),
+    /// A Redis server; labels on one of its databases are one store.
+    Redis { url: String },
+}
+
+impl std::fmt::Debug for KvLocation {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => out.write_str("Memory"),
+            Self::File(path) => write!(out, "File({})", path.display()),
+            // The address may hold a password.
+            Self::Redis { .. } => out.write_str("Redis"),
+        }
+    }
 }
 
 /// A guest's handle on a store.
+#[derive(Clone)]
 pub struct Store {
     label: Arc<str>,
-    backend: Arc<Backend>,
+    backend: Backend,
 }
 
+#[derive(Clone)]
 enum Backend {
+    Local(Arc<Local>),
+    Redis(Arc<Redis>),
+}
+
+enum Local {
     Memory(Mutex<BTreeMap<String, Vec<u8>>>),
     File(Mutex<rusqlite::Connection>),
 }
 
 /// The stores of an application, by label.
 #[derive(Default)]
-pub(crate) struct Stores(BTreeMap<String, Arc<Backend>>);
+pub(crate) struct Stores(BTreeMap<String, Backend>);
 
 impl Stores {
     pub(crate) fn open(locations: &BTreeMap<String, KvLocation>) -> anyhow::Result<Self> {
-        let mut files: HashMap<PathBuf, Arc<Backend>> = HashMap::new();
+        let mut files: HashMap<PathBuf, Backend> = HashMap::new();
         let mut stores = BTreeMap::new();
         for (label, location) in locations {
             let backend = match location {
-                KvLocation::Memory => Arc::new(Backend::Memory(Mutex::default())),
+                KvLocation::Memory => Backend::Local(Arc::new(Local::Memory(Mutex::default()))),
                 KvLocation::File(path) => match files.get(path) {
                     Some(backend) => backend.clone(),
                     None => {
-                        let backend = Arc::new(Backend::File(Mutex::new(open(path)?)));
+                        let backend = Backend::Local(Arc::new(Local::File(Mutex::new(open(path)?))));
                         files.insert(path.clone(), backend.clone());
                         backend
                     }
                 },
+                KvLocation::Redis { url } => {
+                    let redis = Redis::new(url).map_err(|error| error.context(format!("the key-value store {label:?} cannot be used")))?;
+                    Backend::Redis(Arc::new(redis))
+                }
             };
             stores.insert(label.clone(), backend);
         }
@@ -79,27 +104,35 @@ fn open(path: &std::path::Path) -> anyhow::Result<rusqlite::Connection> {
 
 impl Store {
     pub(crate) async fn get(&self, key: String) -> Result<Option<Vec<u8>>, Error> {
+        let local = match &self.backend {
+            Backend::Redis(redis) => return redis.get(&key).await,
+            Backend::Local(local) => local,
+        };
         // A read by key takes microseconds and in WAL mode waits for no writer: handing it to another thread would cost more. Only
         // when somebody of ours has the file at this moment is it worth a thread to wait on.
-        if let Backend::File(database) = &*self.backend
+        if let Local::File(database) = &**local
             && let Ok(database) = database.try_lock()
         {
             return read(&database, &self.label, &key).map_err(|error| Error::Other(error.to_string()));
         }
-        self.ask(move |backend, label| match backend {
-            Backend::Memory(map) => Ok(lock(map).get(&key).cloned()),
-            Backend::File(database) => read(&lock(database), label, &key),
+        ask(local, &self.label, move |local, label| match local {
+            Local::Memory(map) => Ok(lock(map).get(&key).cloned()),
+            Local::File(database) => read(&lock(database), label, &key),
         })
         .await
     }
 
     pub(crate) async fn set(&self, key: String, value: Vec<u8>) -> Result<(), Error> {
-        self.ask(move |backend, label| match backend {
-            Backend::Memory(map) => {
+        let local = match &self.backend {
+            Backend::Redis(redis) => return redis.set(&key, value).await,
+            Backend::Local(local) => local,
+        };
+        ask(local, &self.label, move |local, label| match local {
+            Local::Memory(map) => {
                 lock(map).insert(key, value);
                 Ok(())
             }
-            Backend::File(database) => {
+            Local::File(database) => {
                 let database = lock(database);
                 let sql =
                     "INSERT INTO spin_key_value (store, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (store, key) DO UPDATE SET value = ?3";
@@ -110,12 +143,16 @@ impl Store {
     }
 
     pub(crate) async fn delete(&self, key: String) -> Result<(), Error> {
-        self.ask(move |backend, label| match backend {
-            Backend::Memory(map) => {
+        let local = match &self.backend {
+            Backend::Redis(redis) => return redis.delete(&key).await,
+            Backend::Local(local) => local,
+        };
+        ask(local, &self.label, move |local, label| match local {
+            Local::Memory(map) => {
                 lock(map).remove(&key);
                 Ok(())
             }
-            Backend::File(database) => {
+            Local::File(database) => {
                 let database = lock(database);
                 database.prepare_cached("DELETE FROM spin_key_value WHERE store = ?1 AND key = ?2")?.execute(params![label, key]).map(drop)
             }
@@ -124,9 +161,13 @@ impl Store {
     }
 
     pub(crate) async fn keys(&self) -> Result<Vec<String>, Error> {
-        self.ask(move |backend, label| match backend {
-            Backend::Memory(map) => Ok(lock(map).keys().cloned().collect()),
-            Backend::File(database) => {
+        let local = match &self.backend {
+            Backend::Redis(redis) => return redis.keys().await,
+            Backend::Local(local) => local,
+        };
+        ask(local, &self.label, move |local, label| match local {
+            Local::Memory(map) => Ok(lock(map).keys().cloned().collect()),
+            Local::File(database) => {
                 let database = lock(database);
                 let mut statement = database.prepare_cached("SELECT key FROM spin_key_value WHERE store = ?1")?;
                 statement.query_map(params![label], |row| row.get(0))?.collect()
@@ -135,14 +176,11 @@ impl Store {
         .await
     }
 
-    /// Memory is asked at once; a file on a blocking thread.
-    async fn ask<T: Send + 'static>(&self, work: impl FnOnce(&Backend, &str) -> rusqlite::Result<T> + Send + 'static) -> Result<T, Error> {
-        if let Backend::Memory(_) = *self.backend {
-            return work(&self.backend, &self.label).map_err(|error| Error::Other(error.to_string()));
+    pub(crate) async fn exists(&self, key: String) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Redis(redis) => redis.exists(&key).await,
+            Backend::Local(_) => self.get(key).await.map(|value| value.is_some()),
         }
-        let (backend, label) = (self.backend.clone(), self.label.clone());
-        let result = tokio::task::spawn_blocking(move || work(&backend, &label)).await;
-        result.map_err(|error| Error::Other(error.to_string()))?.map_err(|error| Error::Other(error.to_string()))
     }
 }
 
@@ -151,10 +189,18 @@ fn read(database: &rusqlite::Connection, label: &str, key: &str) -> rusqlite::Re
     statement.query_row(params![label, key], |row| row.get(0)).optional()
 }
 
-impl Clone for Store {
-    fn clone(&self) -> Self {
-        Self { label: self.label.clone(), backend: self.backend.clone() }
+/// Memory is asked at once; a file on a blocking thread.
+async fn ask<T: Send + 'static>(
+    local: &Arc<Local>,
+    label: &Arc<str>,
+    work: impl FnOnce(&Local, &str) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    if let Local::Memory(_) = **local {
+        return work(local, label).map_err(|error| Error::Other(error.to_string()));
     }
+    let (local, label) = (local.clone(), label.clone());
+    let result = tokio::task::spawn_blocking(move || work(&local, &label)).await;
+    result.map_err(|error| Error::Other(error.to_string()))?.map_err(|error| Error::Other(error.to_string()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,4 +1,4 @@
-//! `spin:sqlite@3.1.0` on local files.
+//! `spin:sqlite@3.1.0`: which database a label stands for, and local files. Servers are in `libsql.rs`.
 //!
 //! A guest's connection is a connection of its own, opened lazily. Statements run on blocking threads: a writer may wait up to five
 //! seconds for a lock. Only a read that proves to be short is done on the async thread it comes from; one that does not is begun anew
@@ -26,13 +26,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Statements;
 
 pub(crate) use crate::bindings::spin::sqlite::sqlite::{Error, RowResult, Value};
+use crate::libsql;
 
 /// Rows that are read before a result is handed over; more than that streams.
-const BUFFERED_ROWS: usize = 1_000;
+pub(crate) const BUFFERED_ROWS: usize = 1_000;
 /// The same in bytes of text and blobs.
-const BUFFERED_BYTES: usize = 4 << 20;
+pub(crate) const BUFFERED_BYTES: usize = 4 << 20;
 /// Rows per message of a streamed result.
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 /// A read that takes more steps of SQLite's machine is not done on an async thread: some tenths of a millisecond.
 const SHORT_STEPS: std::ffi::c_int = 10_000;
 
@@ -41,10 +42,89 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 128;
 
-/// A guest's connection.
-pub struct Connection(pub(crate) Arc<Shared>);
+/// Where a database lies.
+#[derive(Clone)]
+pub enum SqliteLocation {
+    /// A file here.
+    File(PathBuf),
+    /// A libSQL server.
+    Libsql { url: String, token: String },
+}
 
-/// What outlives a call: the connection itself and the two numbers one may ask of it.
+impl From<PathBuf> for SqliteLocation {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl std::fmt::Debug for SqliteLocation {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(out, "File({})", path.display()),
+            // Without the token.
+            Self::Libsql { url, .. } => write!(out, "Libsql({url})"),
+        }
+    }
+}
+
+/// A database of a running application.
+pub(crate) enum Database {
+    File(PathBuf),
+    Libsql(Arc<libsql::Server>),
+}
+
+impl Database {
+    /// Nothing is connected yet.
+    pub(crate) fn open(location: SqliteLocation) -> anyhow::Result<Self> {
+        Ok(match location {
+            SqliteLocation::File(path) => Self::File(path),
+            SqliteLocation::Libsql { url, token } => Self::Libsql(Arc::new(libsql::Server::new(&url, &token)?)),
+        })
+    }
+}
+
+/// A guest's connection.
+pub struct Connection(pub(crate) Backend);
+
+/// The two kinds of connection. Cheap to clone: what outlives a call.
+#[derive(Clone)]
+pub(crate) enum Backend {
+    File(Arc<Shared>),
+    Libsql(Arc<libsql::Remote>),
+}
+
+impl Backend {
+    pub(crate) async fn execute(self, statement: String, parameters: Vec<Value>) -> Head {
+        match self {
+            Self::File(shared) => shared.execute(statement, parameters).await,
+            Self::Libsql(remote) => remote.execute(statement, parameters).await,
+        }
+    }
+
+    /// Runs one statement and waits for all of its rows.
+    pub(crate) fn execute_blocking(&self, statement: &str, parameters: Vec<Value>) -> Result<(Vec<String>, Vec<RowResult>), Error> {
+        match self {
+            Self::File(shared) => shared.execute_blocking(statement, parameters),
+            Self::Libsql(_) => Err(Error::Io("this host reaches a libSQL server only through execute-async".into())),
+        }
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        match self {
+            Self::File(shared) => shared.changes(),
+            Self::Libsql(_) => 0,
+        }
+    }
+
+    pub(crate) fn last_insert_rowid(&self) -> i64 {
+        match self {
+            Self::File(shared) => shared.last_insert_rowid(),
+            Self::Libsql(_) => 0,
+        }
+    }
+}
+
+/// A connection to a file: the connection itself and the two numbers one may ask of it.
 pub(crate) struct Shared {
     path: PathBuf,
     database: Mutex<Option<rusqlite::Connection>>,
@@ -56,15 +136,11 @@ pub(crate) struct Shared {
 }
 
 impl Connection {
-    pub(crate) fn new(path: &Path, statements: Option<Statements>) -> Self {
-        Self(Arc::new(Shared {
-            path: path.to_owned(),
-            database: Mutex::default(),
-            changes: AtomicU64::new(0),
-            last_insert_rowid: AtomicI64::new(0),
-            statements,
-            reads: Mutex::default(),
-        }))
+    pub(crate) fn new(database: &Database, statements: Option<Statements>) -> Self {
+        Self(match database {
+            Database::File(path) => Backend::File(Arc::new(Shared::new(path, statements))),
+            Database::Libsql(server) => Backend::Libsql(Arc::new(libsql::Remote::new(server.clone()))),
+        })
     }
 }
 
@@ -73,6 +149,13 @@ pub(crate) struct Head {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<RowResult>,
     pub(crate) rest: Rest,
+}
+
+impl Head {
+    /// A result that is nothing but an error.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self { columns: Vec::new(), rows: Vec::new(), rest: Rest::Ended(Err(error)) }
+    }
 }
 
 /// What follows the first rows.
@@ -87,6 +170,17 @@ pub(crate) enum Rest {
 type Stream = (mpsc::Sender<Vec<RowResult>>, oneshot::Sender<Result<(), Error>>);
 
 impl Shared {
+    fn new(path: &Path, statements: Option<Statements>) -> Self {
+        Self {
+            path: path.to_owned(),
+            database: Mutex::default(),
+            changes: AtomicU64::new(0),
+            last_insert_rowid: AtomicI64::new(0),
+            statements,
+            reads: Mutex::default(),
+        }
+    }
+
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Relaxed)
     }
@@ -102,11 +196,7 @@ impl Shared {
         }
         let (head, first) = oneshot::channel();
         tokio::task::spawn_blocking(move || self.run(&statement, parameters, head));
-        first.await.unwrap_or_else(|_| Head {
-            columns: Vec::new(),
-            rows: Vec::new(),
-            rest: Rest::Ended(Err(Error::Io("the statement's thread ended".into()))),
-        })
+        first.await.unwrap_or_else(|_| Head::failed(Error::Io("the statement's thread ended".into())))
     }
 
     /// Does a read that is short, and answers `None` for everything else, which has had no effect then: a statement that writes, one that
@@ -286,7 +376,7 @@ fn open(path: &Path) -> Result<rusqlite::Connection, Error> {
     Ok(database)
 }
 
-fn size(row: &RowResult) -> usize {
+pub(crate) fn size(row: &RowResult) -> usize {
     row.values
         .iter()
         .map(|value| match value {
@@ -327,7 +417,7 @@ mod tests {
     use super::*;
 
     fn connection(folder: &tempfile::TempDir) -> Arc<Shared> {
-        Connection::new(&folder.path().join("a.db"), None).0
+        Arc::new(Shared::new(&folder.path().join("a.db"), None))
     }
 
     async fn text(shared: &Arc<Shared>, sql: &str) -> Result<String, String> {

@@ -70,7 +70,7 @@ async fn probe_with(change: impl FnOnce(&mut AppConfig)) -> Probe {
     let folder = tempfile::tempdir().expect("a folder");
     let log = Arc::default();
     let mut config = AppConfig {
-        sqlite: BTreeMap::from([("default".to_owned(), PathBuf::from(folder.path()).join("a.db"))]),
+        sqlite: BTreeMap::from([("default".to_owned(), PathBuf::from(folder.path()).join("a.db").into())]),
         key_value: BTreeMap::from([("default".to_owned(), KvLocation::Memory)]),
         access_log: LogSink::Capture(Arc::clone(&log)),
         ..AppConfig::default()

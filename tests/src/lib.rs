@@ -27,9 +27,12 @@ use tokio::net::TcpStream;
 use url::Url;
 
 mod answer;
+pub mod hosts;
 pub mod kie;
 pub mod photos;
 pub mod statements;
+
+use hosts::{Balancer, Database, Host, Process};
 
 pub use answer::{Answer, Calls};
 
@@ -118,6 +121,11 @@ pub struct Options {
     pub request_timeout: Option<Duration>,
     /// What the host calls by itself.
     pub schedule: Vec<host::Schedule>,
+    /// Two hosts on a libSQL server and a Redis that they share. Where there are none to be had, the world cannot be made: ask
+    /// [`hosts::programs`] first.
+    pub two_hosts: bool,
+    /// The host's own program with these further words on its command line, instead of the host in this process. It can be killed.
+    pub processes: Option<&'static [&'static str]>,
 }
 
 /// A fresh product with a fresh outside. Cheap to clone.
@@ -126,11 +134,13 @@ pub struct World(Arc<Inner>);
 
 struct Inner {
     sandbox: Sandbox,
-    app: host::App,
-    /// Dropped with the world: then the app stops.
-    _server: host::Server,
+    hosts: Vec<Host>,
+    /// Where each host listens; the world's address is the balancer's when there are two.
+    addresses: Vec<Url>,
+    _balancer: Option<Balancer>,
     address: Url,
-    database: PathBuf,
+    database: Database,
+    shared: Mutex<Option<servers::Shared>>,
     logs: Arc<Mutex<Vec<String>>>,
     statements: host::Statements,
     // The last field: files go when nobody uses them any more.
@@ -159,9 +169,18 @@ impl World {
             None => tokio::task::spawn_blocking(product).await.unwrap(),
         };
         let folder = TempDir::new().unwrap();
-        let database = options.database.unwrap_or_else(|| folder.path().join("app.db"));
-        if !database.exists() {
-            std::fs::write(&database, migrated()).unwrap();
+        let two_hosts = options.two_hosts || hosts::shared_everywhere();
+        let shared = two_hosts.then(|| {
+            hosts::start_shared(&folder.path().join("libsql")).unwrap_or_else(|why| panic!("two hosts need shared stores: {why}"))
+        });
+        let database = match (&shared, options.database) {
+            (Some(shared), None) => Database::Server(shared.sqld.client()),
+            (_, file) => Database::File(file.unwrap_or_else(|| folder.path().join("app.db"))),
+        };
+        if let Database::File(file) = &database
+            && !file.exists()
+        {
+            std::fs::write(file, migrated()).unwrap();
         }
 
         // The app has to know its address before it starts; the listener keeps the port until it does.
@@ -198,23 +217,85 @@ impl World {
         variables.extend(options.variables);
         let logs = Arc::new(Mutex::new(Vec::new()));
         let statements = host::Statements::default();
-        let app = runtime
-            .start(host::AppConfig {
-                sqlite: BTreeMap::from([("default".to_owned(), database.clone())]),
-                key_value: BTreeMap::from([("default".to_owned(), options.key_value.unwrap_or(host::KvLocation::Memory))]),
-                variables,
-                expose_counters: true,
-                access_log: host::LogSink::Capture(Arc::clone(&logs)),
-                request_timeout: options.request_timeout.unwrap_or(host::AppConfig::default().request_timeout),
-                schedule: options.schedule,
-                statements: Some(statements.clone()),
-                ..Default::default()
-            })
-            .await
-            .unwrap();
-        drop(port);
-        let server = app.serve(listen).await.unwrap();
-        Self(Arc::new(Inner { sandbox, app, _server: server, address, database, logs, statements, folder }))
+        let sqlite = match (&database, &shared) {
+            (Database::Server(_), Some(shared)) => host::SqliteLocation::Libsql { url: shared.sqld.url(), token: String::new() },
+            (Database::File(file), _) => host::SqliteLocation::File(file.clone()),
+            (Database::Server(_), None) => unreachable!("a server is one of the shared stores"),
+        };
+        let key_value = options.key_value.unwrap_or_else(|| match &shared {
+            Some(shared) => host::KvLocation::Redis { url: shared.redis.url() },
+            None if options.processes.is_some() => host::KvLocation::File(folder.path().join("key-value.db")),
+            None => host::KvLocation::Memory,
+        });
+        let ports: Vec<TcpListener> = if two_hosts { vec![free_port(), free_port()] } else { Vec::new() };
+        let listening: Vec<SocketAddr> =
+            if two_hosts { ports.iter().map(|port| port.local_addr().unwrap()).collect() } else { vec![listen] };
+        drop(ports);
+        let balancer = if two_hosts {
+            Some(Balancer::start(port, listening.clone()))
+        } else {
+            drop(port);
+            None
+        };
+        let mut hosts = Vec::new();
+        for &listen in &listening {
+            hosts.push(match options.processes {
+                None => {
+                    let app = runtime
+                        .start(host::AppConfig {
+                            sqlite: BTreeMap::from([("default".to_owned(), sqlite.clone())]),
+                            key_value: BTreeMap::from([("default".to_owned(), key_value.clone())]),
+                            variables: variables.clone(),
+                            expose_counters: true,
+                            access_log: host::LogSink::Capture(Arc::clone(&logs)),
+                            request_timeout: options.request_timeout.unwrap_or(host::AppConfig::default().request_timeout),
+                            schedule: options.schedule.clone(),
+                            statements: Some(statements.clone()),
+                            ..Default::default()
+                        })
+                        .await
+                        .unwrap();
+                    let server = app.serve(listen).await.unwrap();
+                    Host::Here { app, _server: server }
+                }
+                Some(more) => {
+                    let config = folder.path().join("runtime-config.toml");
+                    std::fs::write(&config, runtime_config(&sqlite, &key_value)).unwrap();
+                    Host::Process(Process::start(listen, &config, &variables, more, Arc::clone(&logs)))
+                }
+            });
+        }
+        let addresses = listening.iter().map(|listen| Url::parse(&format!("http://{listen}")).unwrap()).collect();
+        let shared = Mutex::new(shared);
+        Self(Arc::new(Inner { sandbox, hosts, addresses, _balancer: balancer, address, database, shared, logs, statements, folder }))
+    }
+
+    /// Where one of the hosts listens.
+    #[must_use]
+    pub fn host(&self, number: usize) -> &Url {
+        &self.0.addresses[number]
+    }
+
+    /// Ends a host that is a process at once, whatever it is doing.
+    pub fn kill(&self, number: usize) {
+        match &self.0.hosts[number] {
+            Host::Process(process) => process.kill(),
+            Host::Here { .. } => panic!("a host in this process cannot be killed"),
+        }
+    }
+
+    /// Starts a host again that was killed.
+    pub fn resume(&self, number: usize) {
+        match &self.0.hosts[number] {
+            Host::Process(process) => process.resume(),
+            Host::Here { .. } => panic!("a host in this process cannot be killed"),
+        }
+    }
+
+    /// Does something to the stores that two hosts share.
+    pub fn with_shared<T>(&self, act: impl FnOnce(&mut servers::Shared) -> T) -> T {
+        let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        act(shared.as_mut().expect("this world has no shared stores"))
     }
 
     /// Where the app really listens.
@@ -240,15 +321,22 @@ impl World {
         self.control().fault(rule);
     }
 
-    /// Lets the power go at the n-th host call of a component from now on.
+    /// Lets the power go at the n-th host call of a component from now on (on each host, if there are two).
     pub fn crash_at(&self, component: &str, call: u64, moment: host::Moment) {
-        self.0.app.crash(host::Crash { component: Some(component.to_owned()), call, moment });
+        for app in self.apps() {
+            app.crash(host::Crash { component: Some(component.to_owned()), call, moment });
+        }
     }
 
     /// Whether it went; if not, it stays on.
     #[must_use]
     pub fn crashed(&self) -> bool {
-        self.0.app.crashed()
+        // All are asked: asking is what disarms them.
+        self.apps().filter(|app| app.crashed()).count() > 0
+    }
+
+    fn apps(&self) -> impl Iterator<Item = &host::App> {
+        self.0.hosts.iter().filter_map(|host| if let Host::Here { app, .. } = host { Some(app) } else { None })
     }
 
     /// Lets the bucket answer 503 to everything.
@@ -271,7 +359,10 @@ impl World {
     /// Where the database is.
     #[must_use]
     pub fn database(&self) -> &Path {
-        &self.0.database
+        match &self.0.database {
+            Database::File(file) => file,
+            Database::Server(_) => panic!("this world's database is a server"),
+        }
     }
 
     /// The folder of the bucket's objects.
@@ -290,7 +381,10 @@ impl World {
     #[must_use]
     pub fn stranger(&self) -> Person {
         let jar = Arc::new(Jar::default());
+        // With two hosts each request takes a new connection, and so the next host.
+        let kept = if self.0.addresses.len() > 1 { 0 } else { usize::MAX };
         let client = reqwest::Client::builder()
+            .pool_max_idle_per_host(kept)
             .redirect(reqwest::redirect::Policy::none())
             .cookie_provider(Arc::clone(&jar))
             .no_proxy()
@@ -372,7 +466,21 @@ impl World {
     /// Reads the database: rows of columns as JSON values.
     #[must_use]
     pub fn sql(&self, query: &str) -> Vec<Vec<Value>> {
-        let connection = Connection::open_with_flags(&self.0.database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let file = match &self.0.database {
+            Database::File(file) => file,
+            Database::Server(client) => {
+                let rows = client.run(query, &[]).unwrap_or_else(|error| panic!("{query}: {error}"));
+                let json = |value| match value {
+                    hrana::Value::Null => Value::Null,
+                    hrana::Value::Integer(number) => json!(number),
+                    hrana::Value::Real(number) => json!(number),
+                    hrana::Value::Text(text) => json!(text),
+                    hrana::Value::Blob(bytes) => json!(String::from_utf8_lossy(&bytes)),
+                };
+                return rows.into_iter().map(|row| row.into_iter().map(json).collect()).collect();
+            }
+        };
+        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         let mut statement = connection.prepare(query).unwrap();
         let columns = statement.column_count();
@@ -411,26 +519,57 @@ impl World {
 
     /// Fills the database with so many completed tasks and what belongs to them; see `books::fill`.
     pub fn db_fill(&self, tasks: u64, heavy: &str, usual: &str) {
-        let mut connection = Connection::open(&self.0.database).unwrap();
+        let mut connection = Connection::open(self.database()).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         books::fill(&mut connection, tasks, heavy, usual, now()).unwrap();
     }
 
     /// Writes to the database behind the app's back, and answers how many rows that changed.
     pub fn db_write(&self, statement: &str, parameters: impl Params) -> usize {
-        let connection = Connection::open(&self.0.database).unwrap();
+        let file = match &self.0.database {
+            Database::File(file) => file,
+            Database::Server(client) => {
+                let written = hosts::written_out(statement, parameters);
+                let changed = self.patiently(|| client.change(&written, &[]));
+                return usize::try_from(changed).unwrap();
+            }
+        };
+        let connection = Connection::open(file).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         connection.pragma_update(None, "foreign_keys", true).unwrap();
         connection.execute(statement, parameters).unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
+    /// A server waits for a lock for a moment only; a test waits longer.
+    fn patiently<T>(&self, mut act: impl FnMut() -> Result<T, hrana::Error>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match act() {
+                Ok(done) => return done,
+                Err(hrana::Error::Sql(text)) if text.contains("locked") && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => panic!("{error}{}", self.tail()),
+            }
+        }
+    }
+
     /// Lets nobody else write to the database until the answer is dropped.
     #[must_use]
-    pub fn db_hold_the_pen(&self) -> Connection {
-        let connection = Connection::open(&self.0.database).unwrap();
+    pub fn db_hold_the_pen(&self) -> Box<dyn std::any::Any> {
+        let file = match &self.0.database {
+            Database::File(file) => file,
+            Database::Server(client) => {
+                return Box::new(self.patiently(|| {
+                    let mut stream = client.stream();
+                    stream.run("BEGIN IMMEDIATE", &[]).map(|_| stream)
+                }));
+            }
+        };
+        let connection = Connection::open(file).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        connection
+        Box::new(connection)
     }
 
     /// Lets the time come for every unfinished task to be looked at again.
@@ -758,6 +897,30 @@ pub fn real_credentials() -> sandbox::Credentials {
 #[must_use]
 pub fn now() -> i64 {
     i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+/// Where a host that is a process finds the stores.
+fn runtime_config(sqlite: &host::SqliteLocation, key_value: &host::KvLocation) -> String {
+    let mut table = toml::Table::new();
+    let mut store = |kind: &str, keys: &[(&str, String)]| {
+        let mut store = toml::Table::new();
+        for (key, value) in keys {
+            store.insert((*key).to_owned(), value.clone().into());
+        }
+        table.insert(kind.to_owned(), toml::Table::from_iter([("default".to_owned(), store.into())]).into());
+    };
+    match sqlite {
+        host::SqliteLocation::File(path) => store("sqlite_database", &[("type", "spin".into()), ("path", path.display().to_string())]),
+        host::SqliteLocation::Libsql { url, token } => {
+            store("sqlite_database", &[("type", "libsql".into()), ("url", url.clone()), ("token", token.clone())]);
+        }
+    }
+    match key_value {
+        host::KvLocation::Memory => store("key_value_store", &[("type", "spin".into())]),
+        host::KvLocation::File(path) => store("key_value_store", &[("type", "spin".into()), ("path", path.display().to_string())]),
+        host::KvLocation::Redis { url } => store("key_value_store", &[("type", "redis".into()), ("url", url.clone())]),
+    }
+    table.to_string()
 }
 
 /// An empty database with the product's schema. Migrated once: every world starts from a copy.

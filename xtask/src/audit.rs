@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -13,13 +12,12 @@ use books::{Database, Sqlite, Walk};
 use clap::Args;
 
 use crate::command::root;
-use crate::state;
+use crate::place::{self, Place};
 
 #[derive(Args)]
 pub struct Options {
-    /// The database's file; the one of runtime-config.toml when none is named
-    #[arg(long)]
-    database: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// The hash of the last `admin_act` in the operator's log: that act must still be there
     #[arg(long, conflicts_with = "soak")]
     head: Option<String>,
@@ -42,14 +40,16 @@ pub fn audit(options: &Options) -> Result<()> {
 }
 
 fn look(options: &Options) -> Result<()> {
-    let path = match &options.database {
-        Some(path) => path.clone(),
-        None => state::database(&state::default_runtime_config())?,
+    let (mut database, name): (Box<dyn Database>, String) = match options.place.find()? {
+        place::Database::File(path) => {
+            let name = path.display().to_string();
+            (Box::new(Sqlite::open(&path).map_err(|error| anyhow::anyhow!("{name}: {error}"))?), name)
+        }
+        place::Database::Server(client, url) => (Box::new(client), url),
     };
-    let mut database = Sqlite::open(&path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-    let (report, wrong) = examine(&mut database, options.head.as_deref())?;
+    let (report, wrong) = examine(&mut *database, options.head.as_deref())?;
     // Whoever reads only the first lines has seen enough.
-    let _ = std::io::stdout().write_all(format!("{}\n{report}", path.display()).as_bytes());
+    let _ = std::io::stdout().write_all(format!("{name}\n{report}").as_bytes());
     if wrong > 0 {
         bail!("{wrong} rows break a rule");
     }
@@ -57,7 +57,7 @@ fn look(options: &Options) -> Result<()> {
 }
 
 /// Asks for every rule, and answers what to tell and how many rows break one.
-fn examine(database: &mut impl Database, head: Option<&str>) -> Result<(String, usize)> {
+fn examine(database: &mut dyn Database, head: Option<&str>) -> Result<(String, usize)> {
     let (mut report, mut wrong) = (String::new(), 0);
     for invariant in audit::INVARIANTS.iter().chain(audit::OVERDUE) {
         let mut ask = |sql| database.run(sql, &[]).map_err(|error| anyhow::anyhow!("{}: {error}", invariant.id));

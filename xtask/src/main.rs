@@ -1,6 +1,5 @@
 //! The chores of this repository, one command each: `cargo xtask <chore>`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -14,6 +13,7 @@ mod children;
 mod command;
 mod http;
 mod migrate;
+mod place;
 mod ports;
 mod restore;
 mod state;
@@ -40,11 +40,7 @@ enum Chore {
         bench: bool,
     },
     /// Apply the files of migrations/ to the app's database
-    Migrate {
-        /// The database's file; the one of runtime-config.toml when none is named
-        #[arg(long)]
-        database: Option<PathBuf>,
-    },
+    Migrate(place::Place),
     /// Run the whole product here: the app in the embedded host, beside the sandbox
     Up(up::Options),
     /// Run the sandbox alone, for an app that runs under Spin's own CLI; its flags follow (try --help)
@@ -81,7 +77,7 @@ fn main() -> ExitCode {
 fn dispatch(chore: &Chore) -> Result<ExitCode> {
     match chore {
         Chore::Build { components, bench } => build::build(components, *bench)?,
-        Chore::Migrate { database } => migrate::migrate(database.as_deref())?,
+        Chore::Migrate(place) => migrate::migrate(place)?,
         Chore::Up(options) => return Ok(up::up(options)?.exit_code()),
         Chore::Sandbox { arguments } => return up::sandbox_alone(arguments),
         Chore::Bench(options) => {

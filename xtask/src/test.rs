@@ -19,6 +19,9 @@ pub struct Options {
     /// Run only the tests of one package, without lints; `e2e` are those over HTTP against the running app
     #[arg(long, value_name = "PACKAGE")]
     only: Option<String>,
+    /// `shared`: only the tests over HTTP, each on two hosts that share a libSQL server and a Redis
+    #[arg(long, value_name = "STORES", value_parser = ["shared"], conflicts_with = "only")]
+    stores: Option<String>,
 }
 
 /// The steps that were taken, with their times.
@@ -53,6 +56,10 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
     let mut components = build::component_ids()?;
     components.extend(EXTRAS.map(str::to_owned));
 
+    if options.stores.is_some() {
+        return with_shared_stores(options, summary);
+    }
+
     if !options.no_lint && options.only.is_none() {
         summary.step("formatting", || run(cargo().current_dir(root()).args(["fmt", "--all", "--check"])))?;
         summary.step("lints, native", || {
@@ -78,6 +85,21 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
             command.arg(filter);
         }
         run(&mut command)
+    })
+}
+
+/// The product on two hosts. Where the servers cannot be had, nothing is tested, in a clear line.
+fn with_shared_stores(options: &Options, summary: &mut Summary) -> Result<()> {
+    if let Err(why) = servers::Programs::get(&root().join("target")) {
+        eprintln!("skipped: nothing was tested on shared stores. {why}");
+        return Ok(());
+    }
+    summary.step("components, and their sizes", || build::build(&[], true))?;
+    summary.step("the host", || run(cargo().current_dir(root()).args(["build", "--bin", "ai-hairstyle-host"])))?;
+    summary.step("tests over HTTP, two hosts on shared stores", || {
+        let mut command = cargo();
+        command.current_dir(root()).env("E2E_STORES", "shared").args(["test", "--no-fail-fast", "-p", "e2e", "--test", "it"]);
+        run(command.args(&options.filter))
     })
 }
 

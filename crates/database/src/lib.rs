@@ -7,7 +7,11 @@
 //!
 //! What is too long to be collected is read by [`stream`], on a connection of its own.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use meter::Store;
 use problem::{Code, Problem};
@@ -118,17 +122,51 @@ impl Row {
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
     let _waiting = meter::waiting(Store::Database);
+    let mut tries = 0;
+    loop {
+        let outcome = attempt(sql, parameters.clone()).await;
+        tries += 1;
+        match &outcome {
+            Err(spin_sdk::sqlite::Error::Io(text)) if tries < TRIES && text.starts_with(REMOTE) && had_no_effect(text) => {
+                if is_busy(text) {
+                    // A local file is waited for in the host, for seconds; a server waits for a moment only.
+                    spin_sdk::time::sleep(wait(tries)).await;
+                }
+            }
+            _ => return outcome.map_err(explain),
+        }
+    }
+}
+
+/// What the errors of a remote database begin with.
+const REMOTE: &str = "Hrana: ";
+/// How often a statement that had no effect is sent. All waits together are about two seconds.
+const TRIES: u32 = 6;
+
+/// Twice as long each time, from 40 ms, and up to twice that: those who were refused together must not come again together.
+fn wait(tries: u32) -> Duration {
+    let least = 20 << tries;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
+    Duration::from_millis(u64::from(least + now % least))
+}
+
+async fn attempt(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, spin_sdk::sqlite::Error> {
     let connection = connection().await?;
     meter::called(Store::Database);
     let result = async { connection.execute(sql, parameters).await?.collect().await }.await;
     match result {
         Ok(rows) => Ok(rows.into_iter().map(Row).collect()),
         Err(error) => {
-            // A connection that the host no longer knows is not tried twice.
-            if matches!(error, spin_sdk::sqlite::Error::InvalidConnection) {
+            // A connection that the host or its server no longer knows is not tried twice.
+            let lost = match &error {
+                spin_sdk::sqlite::Error::InvalidConnection => true,
+                spin_sdk::sqlite::Error::Io(text) => text.starts_with(REMOTE) && is_out_of_reach(text),
+                _ => false,
+            };
+            if lost {
                 CONNECTION.set(None);
             }
-            Err(explain(error))
+            Err(error)
         }
     }
 }
@@ -188,11 +226,11 @@ impl Stream {
     }
 }
 
-async fn connection() -> Result<Rc<Connection>, Error> {
+async fn connection() -> Result<Rc<Connection>, spin_sdk::sqlite::Error> {
     if let Some(connection) = CONNECTION.with_borrow(Clone::clone) {
         return Ok(connection);
     }
-    let connection = Rc::new(Connection::open_default().await.map_err(explain)?);
+    let connection = Rc::new(Connection::open_default().await?);
     CONNECTION.set(Some(connection.clone()));
     Ok(connection)
 }
@@ -214,13 +252,48 @@ fn read(text: String) -> Error {
         let what = what.split(['`', ',', '\n']).next().unwrap_or_default().trim();
         return Error::Taken(what.to_owned());
     }
-    if ["database is locked", "database is busy", "connection refused", "unable to open"]
-        .iter()
-        .any(|sign| text.to_lowercase().contains(sign))
-    {
+    if is_out_of_reach(&text) {
         return Error::Unavailable(text);
     }
     Error::Failed(text)
+}
+
+/// Whether a text says that the database was busy, or a remote one out of reach: in SQLite's words, in those of a libSQL server, and in
+/// those of the HTTP between.
+fn is_out_of_reach(text: &str) -> bool {
+    const SIGNS: [&str; 15] = [
+        "database is busy",
+        "unable to open",
+        "http error: `",
+        "Connection re",
+        "connection closed",
+        "connection error",
+        "roken pipe",
+        "timed out",
+        "ended prematurely",
+        "reading a body",
+        "status=5",
+        "status=429",
+        "Bad Gateway",
+        "Service Unavailable",
+        "Gateway Time",
+    ];
+    had_no_effect(text) || SIGNS.iter().any(|sign| text.contains(sign))
+}
+
+/// Whether a statement was refused before it had any effect, and may be sent again.
+fn had_no_effect(text: &str) -> bool {
+    is_busy(text) || is_forgotten(text)
+}
+
+/// Whether somebody else was writing for too long.
+fn is_busy(text: &str) -> bool {
+    text.contains("database is locked") || text.contains("SQLITE_BUSY")
+}
+
+/// Whether a libSQL server no longer knows the stream that a connection is: it was idle for some seconds, or the server has started anew.
+fn is_forgotten(text: &str) -> bool {
+    text.contains("STREAM_EXPIRED") || text.contains(" baton")
 }
 
 #[cfg(test)]
@@ -240,6 +313,49 @@ mod tests {
         assert_eq!(what, "users.email");
         let Error::Taken(what) = read("Hrana: `UNIQUE constraint failed: users.email`".into()) else { panic!("not taken") };
         assert_eq!(what, "users.email");
+    }
+
+    #[test]
+    fn a_libsql_servers_words_are_understood() {
+        let step = |text: &str| format!("Hrana: `cursor error: `error at step 0: (error code: SQLITE_CONSTRAINT) `SQLite error: {text}```");
+        assert!(matches!(read(step("insufficient_credits")), Error::Refused("insufficient_credits")));
+        let Error::Taken(what) = read(step("UNIQUE constraint failed: users.email")) else { panic!("not taken") };
+        assert_eq!(what, "users.email");
+        assert!(matches!(read(step("CHECK constraint failed: credits >= 0")), Error::Failed(_)));
+    }
+
+    #[test]
+    fn a_database_that_is_out_of_reach_is_a_matter_of_time() {
+        for text in [
+            "database is locked",
+            "Hrana: `cursor error: `error at step 0: (error code: SQLITE_BUSY) `SQLite error: database is locked```",
+            "Hrana: `http error: `error trying to connect: tcp connect error: Connection refused (os error 111)``",
+            "Hrana: `http error: `error trying to connect: dns error: failed to lookup address information``",
+            "Hrana: `http error: `connection error: Connection reset by peer (os error 104)``",
+            "Hrana: `http error: `connection closed before message completed``",
+            "Hrana: `http error: `operation timed out``",
+            "Hrana: `cursor error: `error reading a body from connection``",
+            "Hrana: `cursor error: `cursor stream ended prematurely``",
+            "Hrana: `api error: `status=502 Bad Gateway, body=``",
+            "Hrana: `api error: `<html><h1>503 Service Unavailable</h1></html>``",
+            "Hrana: `api error: `{\"message\":\"The stream has expired due to inactivity\",\"code\":\"STREAM_EXPIRED\"}``",
+            "Hrana: `api error: `Received an invalid baton``",
+        ] {
+            assert!(matches!(read(text.into()), Error::Unavailable(_)), "{text}");
+        }
+        for text in ["Hrana: `api error: `status=401 Unauthorized, body=``", "no such table: connections"] {
+            assert!(matches!(read(text.into()), Error::Failed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_statement_that_never_ran_is_sent_again() {
+        assert!(is_forgotten("Hrana: `api error: `status=400 Bad Request, body=Received an invalid baton``"));
+        assert!(is_forgotten("Hrana: `api error: `{\"code\":\"STREAM_EXPIRED\"}``"));
+        assert!(is_busy("Hrana: `cursor error: `error at step 0: (error code: SQLITE_BUSY) `SQLite error: database is locked```"));
+        for unsure in ["Hrana: `http error: `connection closed before message completed``", "Hrana: `http error: `operation timed out``"] {
+            assert!(!is_forgotten(unsure) && !is_busy(unsure), "{unsure}");
+        }
     }
 
     #[test]

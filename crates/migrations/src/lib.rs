@@ -1,8 +1,10 @@
-//! Applies the SQL files of a folder to a SQLite database: each once, in order, each as one transaction.
+//! Applies the SQL files of a folder to a SQLite database, in a file or on a libSQL server: each once, in order, each as one transaction.
 //!
 //! A file is named `NNNN_name.sql`; numbers begin at 1 and leave no gap. What was applied is recorded in the table
 //! `schema_migrations` with a checksum, so that a file edited afterwards is refused instead of silently ignored.
 //! Any number of processes may apply at the same time: one does the work and the others find it done.
+
+mod remote;
 
 use std::fmt;
 use std::fs;
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
+
+pub use remote::apply_to_server;
 
 /// How long a process waits for another one that is applying.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,6 +78,10 @@ pub enum Error {
     Unopened { path: PathBuf, source: rusqlite::Error },
     #[error("the database refuses: {0}")]
     Database(#[from] rusqlite::Error),
+    #[error("{name} was not applied: {source}")]
+    FailedThere { name: String, source: hrana::Error },
+    #[error("the server refuses: {0}")]
+    Server(#[from] hrana::Error),
 }
 
 /// Rows whose foreign keys point nowhere, counted by table.
@@ -237,9 +245,10 @@ fn check_known(known: &[Applied], migrations: &[Migration]) -> Result<(), Error>
     Ok(())
 }
 
+const VIOLATIONS: &str = r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY "table", parent ORDER BY 1, 2"#;
+
 fn dangling_references(connection: &Connection) -> Result<Violations, Error> {
-    let mut statement =
-        connection.prepare(r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY "table", parent ORDER BY 1, 2"#)?;
+    let mut statement = connection.prepare(VIOLATIONS)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as usize)))?;
     Ok(Violations(rows.collect::<Result<_, _>>()?))
 }

@@ -159,6 +159,10 @@ async fn strange_ids_are_not_found_and_never_a_fault_of_ours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_busy_is_told_so_and_nothing_is_lost() {
+    // A libSQL server takes the pen from whoever holds it for five seconds; `two_hosts` has the server that is down instead.
+    if e2e::hosts::shared_everywhere() {
+        return;
+    }
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     let upload = ada.any_upload().await;
