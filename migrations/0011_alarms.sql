@@ -50,6 +50,7 @@ CREATE TABLE alarms (
 ) STRICT;
 CREATE UNIQUE INDEX alarms_open ON alarms (kind, subject) WHERE closed_at IS NULL;
 CREATE INDEX alarms_opened_at ON alarms (opened_at, id);
+CREATE INDEX alarms_teller ON alarms (teller) WHERE teller IS NOT NULL;
 CREATE INDEX alarms_to_tell ON alarms (tell_at) WHERE tell_at IS NOT NULL;
 
 -- What is over stays over: the same trouble later is another alarm.

@@ -75,7 +75,7 @@ pub async fn take(bucket: &Bucket) -> Pulse {
 
 async fn database(now: i64) -> Beat {
     // The schema's own record, so that an empty database is not taken for a healthy one.
-    let sql = "SELECT (SELECT count(*) FROM schema_migrations), (SELECT at FROM last_write)";
+    let sql = "SELECT (SELECT count(*) FROM schema_migrations), (SELECT at FROM last_write WHERE one = 1)";
     let read = async { database::one(sql, Vec::new()).await.map_err(|error| format!("{error:?}")) };
     let last_write = match within(read).await {
         Ok(Some(row)) if row.integer(0) > 0 => row.integer(1),
@@ -99,7 +99,7 @@ pub async fn takes_writing() -> bool {
 
 /// `None`: it has not said anything in time.
 async fn write(now: i64) -> Option<Result<(), database::Error>> {
-    let write = async { database::run("UPDATE last_write SET at = ?1", vec![now.into()]).await.map(drop) };
+    let write = async { database::run("UPDATE last_write SET at = ?1 WHERE one = 1", vec![now.into()]).await.map(drop) };
     match select(pin!(write), pin!(spin_sdk::time::sleep(LIMIT))).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(((), _)) => None,

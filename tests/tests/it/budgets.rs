@@ -119,9 +119,11 @@ async fn the_key_figures_cost_four_statements_a_minute() {
     let variables = [("admin_emails".to_owned(), "boss@example.com".to_owned())].into();
     let world = World::with(Options { variables, ..Options::default() }).await;
     let boss = world.sign_in("boss@example.com").await;
-    // The session and who it is; whether the figures are kept, the figures, and keeping them. (One request in some is counted.)
+    // Who comes in by the address is made an admin, once.
+    boss.get(200, "/api/admin/jobs").await;
+    // The session, who it is and who vouches for the address; whether the figures are kept, the figures, and keeping them. (One request in some is counted.)
     within("figures", boss.get(200, "/api/admin/overview").await.calls(), calls(3, 6, 0));
-    assert_eq!(read(&boss, "/api/admin/overview").await, calls(2, 1, 0));
+    assert_eq!(read(&boss, "/api/admin/overview").await, calls(2, 2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -192,6 +192,8 @@ async fn settle(world: &World, charged: &[String]) {
         .until("everything to reach its end", async || {
             world.db_tasks_are_due();
             world.db_payments_are_due();
+            // Whoever was killed while sweeping holds the lease of that job for two minutes more.
+            world.db_write("UPDATE job_runs SET leased_until = 0 WHERE outcome = 'running'", []);
             for path in ["/internal/tasks", "/internal/reconcile", "/internal/cleanup"] {
                 let _ = stranger.request(Method::POST, path).bearer_auth(CRON_SECRET).send().await;
             }

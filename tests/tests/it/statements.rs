@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use e2e::statements::{MEANT, Scan, meant, scans, schema};
+use e2e::statements::{MEANT, Scan, meant, reads_everything, scans, schema};
 use e2e::{Options, Person, World};
 use host::Cost;
 use http::Method;
@@ -11,7 +11,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// Statements whose work grows with what is one's own, or with what a sweep has to do: how they begin, and why that is meant.
-const GROWS: [(&str, &str); 0] = [];
+const GROWS: [(&str, &str); 1] = [(
+    "SELECT key FROM uploads WHERE key > ?1 AND key <= ?2 AND status = 'stored'",
+    "a page of at most a thousand rows, which the smaller database does not fill",
+)];
 
 #[test]
 fn a_scan_is_found_in_a_statement_behind_an_alias_and_in_a_trigger() {
@@ -82,7 +85,17 @@ async fn tour(world: &World, name: &str) {
     ada.get(200, "/api/me/export").await;
     ada.post(200, "/api/subscription/cancel").await;
 
-    for path in ["/api/admin/users", "/api/admin/log", "/api/admin/tasks", "/api/admin/events", "/api/admin/cache"] {
+    world.scheduled(200, "/internal/alarms").await;
+    for path in [
+        "/api/admin/users",
+        "/api/admin/log",
+        "/api/admin/tasks",
+        "/api/admin/events",
+        "/api/admin/cache",
+        "/api/admin/overview",
+        "/api/admin/alarms",
+        "/api/admin/jobs",
+    ] {
         ada.get(200, path).await;
     }
     let bob = world.sign_in_github(&format!("bob-of-{name}@example.com")).await;
@@ -127,7 +140,7 @@ async fn ten_times_as_much_in_the_database_costs_no_more_steps() {
     let (some, full) = futures::join!(toured(2_000), toured(20_000));
     let (mut wrong, mut found) = (Vec::new(), Vec::new());
     for (statement, cost) in &full.1 {
-        let Some(before) = some.1.get(statement) else { continue };
+        let Some(before) = some.1.get(statement).filter(|_| !reads_everything(statement)) else { continue };
         let grown = cost.steps > before.steps * 2 + 200 || cost.scanned > before.scanned * 2 + 10;
         let reason = GROWS.iter().find(|(begins, _)| statement.starts_with(begins));
         match (grown, reason) {

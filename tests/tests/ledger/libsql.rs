@@ -166,7 +166,7 @@ fn storm(client: &mut Client, seed: u64, steps: u64) -> u64 {
         let (sql, parameters): (String, Vec<Value>) = match roll(10) {
             0 => (
                 "INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, expires_at, created_at) \
-                 VALUES ('gift:' || ?2, ?1, ?3, 'gift', 'admin', ?2, ?4, ?5)"
+                 VALUES ('gift:' || ?2, ?1, ?3, 'gift', 'signup', ?2, ?4, ?5)"
                     .into(),
                 vec![
                     who,
