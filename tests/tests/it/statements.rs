@@ -11,10 +11,14 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// Statements whose work grows with what is one's own, or with what a sweep has to do: how they begin, and why that is meant.
-const GROWS: [(&str, &str); 1] = [(
-    "SELECT key FROM uploads WHERE key > ?1 AND key <= ?2 AND status = 'stored'",
-    "a page of at most a thousand rows, which the smaller database does not fill",
-)];
+const GROWS: [(&str, &str); 3] = [
+    (
+        "SELECT key FROM uploads WHERE key > ?1 AND key <= ?2 AND status = 'stored'",
+        "a page of at most a thousand rows, which the smaller database does not fill",
+    ),
+    ("SELECT json_object('last_24h'", "a day's tasks, counted for an admin once a minute at most"),
+    ("SELECT json_object('users'", "a day's movements and the lots that hold something, counted for an admin once a minute at most"),
+];
 
 #[test]
 fn a_scan_is_found_in_a_statement_behind_an_alias_and_in_a_trigger() {
