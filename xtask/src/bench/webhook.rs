@@ -67,7 +67,7 @@ fn sign(body: &[u8]) -> String {
 pub fn give(database: &rusqlite::Connection, user: &str, lots: u64) -> Result<()> {
     let sql = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2) \
                INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, note) \
-               SELECT printf('gift:bench-%s-%d', ?1, i), ?1, 5000, 'gift', 'admin', printf('bench-%s-%d', ?1, i), 'gift' FROM n";
+               SELECT printf('gift:bench-%s-%d', ?1, i), ?1, 5000, 'gift', 'signup', printf('bench-%s-%d', ?1, i), 'gift' FROM n";
     database.execute(sql, rusqlite::params![user, lots])?;
     Ok(())
 }
