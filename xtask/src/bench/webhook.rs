@@ -63,7 +63,7 @@ fn sign(body: &[u8]) -> String {
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Gives somebody credits as an admin's gifts: a few lots of 5,000, for what is spent in a run.
+/// Gives somebody credits: a few lots of 5,000, for what is spent in a run.
 pub fn give(database: &rusqlite::Connection, user: &str, lots: u64) -> Result<()> {
     let sql = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2) \
                INSERT INTO credit_records (id, user_id, amount, type, entity_type, entity_id, note) \
