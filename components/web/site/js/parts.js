@@ -62,6 +62,13 @@ export function note(text, seconds = 6) {
   setTimeout(() => element.remove(), seconds * 1000);
 }
 
+/** Says something to those who hear the page instead of seeing it change. */
+export function announce(text) {
+  const element = h("span", { class: "hush" }, text);
+  document.getElementById("notes").append(element);
+  setTimeout(() => element.remove(), 10_000);
+}
+
 /** Tells a person about an error, whatever it is. */
 export function complain(error) {
   if (error?.name === "AbortError") return;
@@ -82,21 +89,39 @@ export function bones(lines = 3) {
   return h("div", { class: "stack", "aria-busy": "true", "aria-label": w.loading, role: "status" }, Array.from({ length: lines }, () => h("div", { class: "bones" })));
 }
 
-/** Asks before something that cannot be undone. Answers whether to go on. */
-export function ask({ head, text, yes, danger = false, body }) {
+/**
+ * Asks before something that cannot be undone. Answers whether to go on. `no` names the way out. `act` is what is done meanwhile: the dialog
+ * closes when it has succeeded, stays when it answers false, and shows what it throws.
+ */
+export function ask({ head, text, yes, no = w.cancel, danger = false, body, act }) {
   return new Promise((resolve) => {
     const title = id("dialog");
+    const wrong = h("p", { class: "say bad", role: "alert", hidden: true });
+    let busy = false;
+    const go = async () => {
+      wrong.hidden = true;
+      busy = true;
+      try {
+        if ((await act?.()) !== false) dialog.close("yes");
+      } catch (error) {
+        wrong.textContent = error.words ?? error.message;
+        wrong.hidden = false;
+      } finally {
+        busy = false;
+      }
+    };
     const dialog = h(
       "dialog",
-      { "aria-labelledby": title, onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) },
+      { "aria-labelledby": title, oncancel: (event) => busy && event.preventDefault(), onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) },
       h("h2", { id: title }, head),
       text && h("p", {}, text),
       body,
+      wrong,
       h(
         "div",
         { class: "row" },
-        h("button", { type: "button", class: "button", onclick: () => dialog.close("no") }, w.cancel),
-        h("button", { type: "button", class: danger ? "button danger" : "button primary", onclick: () => dialog.close("yes") }, yes),
+        h("button", { type: "button", class: "button", onclick: () => busy || dialog.close("no") }, no),
+        button(yes, { kind: danger ? "danger" : "primary", onclick: go }),
       ),
     );
     document.body.append(dialog);
@@ -161,7 +186,17 @@ export function drawing(style, hex) {
 
 /** A list that grows by pages: `load(cursor)` answers {items, next}. `draw(item)` answers an element. */
 export function growing(container, load, draw, { none, signal } = {}) {
-  const more = button(w.more, { onclick: () => next() });
+  const more = button(w.more, {
+    onclick: async () => {
+      const last = container.lastElementChild;
+      await next();
+      // The button went away with the last page: the focus goes to where the new ones begin.
+      if (!foot.hidden) return;
+      const first = last?.nextElementSibling ?? container;
+      first.tabIndex = -1;
+      first.focus({ preventScroll: true });
+    },
+  });
   const foot = h("div", { class: "row", hidden: true }, more);
   container.after(foot);
   let cursor;
