@@ -83,11 +83,11 @@ function build() {
 }
 
 function menu(user) {
-  const face = user ? h("span", { class: "avatar", "aria-hidden": "true" }, initials(user.name || user.email)) : h("span", { class: "avatar", "aria-hidden": "true" }, icon("person"));
+  const face = user ? h("span", { class: "avatar" }, initials(user.name || user.email)) : h("span", { class: "avatar", "aria-hidden": "true" }, icon("person"));
   return h(
     "details",
     { class: "menu" },
-    h("summary", { "aria-label": w.menu }, face),
+    h("summary", {}, face, h("span", { class: "hush" }, w.menu)),
     h(
       "div",
       { class: "sheet" },

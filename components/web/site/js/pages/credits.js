@@ -1,7 +1,7 @@
 // What one can spend, what one can buy, and the account book.
 
 import { get, post, wish } from "../api.js";
-import { h, put } from "../dom.js";
+import { h, put, svg } from "../dom.js";
 import { clock, date, day, money, month, named, number, relative, words } from "../language.js";
 import { ask, bones, button, choices, empty, failed, growing, link, note, pill } from "../parts.js";
 import { follow, person, recount } from "../person.js";
@@ -22,7 +22,7 @@ const w = words({
     tax: "Prices are in US dollars without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.", taxOther: "Prices are without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.",
     nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.",
     plan: "Your plan", planStates: { active: "Active", frozen: "Payment is missing", ending: "Cancelled", cancelled: "Over", expired: "Over" },
-    gives: "Credits", nextCredits: "Next credits", nextPayment: "Next payment", paidUntil: "Paid until", endsOn: "Ends on", since: "Since", noMore: "none any more", onTheWay: "with the payment provider's word, usually at once",
+    gives: "Credits", perMonth: "each month", nextCredits: "Next credits", nextPayment: "Next payment", paidUntil: "Paid until", endsOn: "Ends on", since: "Since", noMore: "none any more", onTheWay: "with the payment provider's word, usually at once",
     frozen: "Its last payment did not come through, or it is paused. No new credits come until that is over. What you have stays.",
     endingText: (day) => `It is cancelled and ends on ${day}. Nothing is charged any more, and what is paid goes on until then.`,
     onePlan: "One plan at a time: another can be taken when this one is over.",
@@ -49,7 +49,7 @@ const w = words({
     tax: "价格以美元计，不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。", taxOther: "价格不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。",
     nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。",
     plan: "您的套餐", planStates: { active: "使用中", frozen: "欠费", ending: "已取消", cancelled: "已结束", expired: "已结束" },
-    gives: "点数", nextCredits: "下次发放", nextPayment: "下次扣款", paidUntil: "已付费至", endsOn: "结束日期", since: "开始日期", noMore: "不再发放", onTheWay: "等待支付方确认，通常立即到账",
+    gives: "点数", perMonth: "每月", nextCredits: "下次发放", nextPayment: "下次扣款", paidUntil: "已付费至", endsOn: "结束日期", since: "开始日期", noMore: "不再发放", onTheWay: "等待支付方确认，通常立即到账",
     frozen: "最近一次扣款未成功，或套餐已暂停。恢复之前不会发放新点数，已有的点数不受影响。",
     endingText: (day) => `套餐已取消，将于 ${day} 结束。不再扣款，已付费的部分在此之前照常有效。`,
     onePlan: "同一时间只能有一个套餐，结束后可以订阅其他套餐。",
@@ -68,7 +68,7 @@ const w = words({
 export const title = w.title;
 
 /** Lots that are shown at once. */
-const LOTS = 4;
+const LOTS = 3;
 /** Seconds before its end from which a lot is said to end soon. */
 const SOON = 7 * 86_400;
 /** Entries of a page of the book, and of the orders. */
@@ -142,7 +142,7 @@ function drawPurse(page) {
 function lotsOf(lots) {
   const list = h("ol", { class: "lots" }, lots.slice(0, LOTS).map(lotOf));
   const more = lots.length > LOTS && button(w.allLots(lots.length), {
-    kind: "quiet slim",
+    kind: "quiet slim start",
     onclick: () => {
       const first = lotOf(lots[LOTS]);
       list.append(first, ...lots.slice(LOTS + 1).map(lotOf));
@@ -205,10 +205,21 @@ function packOf(page, pack, packs) {
   return h(
     "li",
     { class: best ? "card offer best" : "card offer" },
+    coins(1 + packs.filter((other) => other.credits < pack.credits).length),
     h("div", { class: "row apart" }, h("h3", {}, credits(pack.credits)), less > 0 && pill(w.less(less), "good")),
     h("p", { class: "price" }, money(pack.amount, pack.currency)),
     h("p", { class: "muted small" }, w.each(money(eachOf(pack), pack.currency))),
     button(w.buyOne(pack.credits), { kind: best ? "primary" : "", onclick: () => buy(page, pack) }),
+  );
+}
+
+/** A heap of coins: the more, the larger the pack. */
+function coins(size) {
+  const heaps = [[28, size], ...(size > 1 ? [[60, size - 1]] : []), ...(size > 2 ? [[92, size + 1]] : [])];
+  return svg(
+    "svg",
+    { class: "coins", viewBox: "0 0 120 44", width: 120, height: 44, "aria-hidden": "true" },
+    heaps.map(([x, high]) => Array.from({ length: high }, (_, at) => svg("g", {}, svg("path", { d: `M${x - 14} ${36 - 7 * at}v-4h28v4a14 5 0 0 1-28 0Z` }), svg("ellipse", { cx: x, cy: 32 - 7 * at, rx: 14, ry: 5 })))),
   );
 }
 
@@ -281,10 +292,10 @@ function planOf(page, plan, plans) {
     h(
       "dl",
       { class: "terms" },
-      term(w.gives, w.eachMonth(plan.credits)),
-      term(w.nextCredits, nextCredits ? `${date(nextCredits)}, ${relative(nextCredits)}` : plan.expires_at ? w.noMore : w.onTheWay),
-      plan.next_billing_at && !plan.ends_with_period && term(w.nextPayment, product ? `${date(plan.next_billing_at)}, ${money(product.amount, product.currency)}` : date(plan.next_billing_at)),
-      plan.expires_at && term(plan.ends_with_period ? w.endsOn : w.paidUntil, date(plan.expires_at)),
+      term(w.gives, credits(plan.credits), w.perMonth),
+      nextCredits ? term(w.nextCredits, date(nextCredits), relative(nextCredits)) : term(w.nextCredits, plan.expires_at ? w.noMore : w.onTheWay),
+      plan.next_billing_at && !plan.ends_with_period && term(w.nextPayment, date(plan.next_billing_at), product && money(product.amount, product.currency)),
+      plan.expires_at && term(plan.ends_with_period ? w.endsOn : w.paidUntil, date(plan.expires_at), plan.ends_with_period && relative(plan.expires_at)),
       term(w.since, date(plan.created_at)),
     ),
     h(
@@ -309,7 +320,7 @@ function planOf(page, plan, plans) {
   );
 }
 
-const term = (name, text) => h("div", {}, h("dt", {}, name), h("dd", {}, text));
+const term = (name, text, more) => h("div", {}, h("dt", {}, name), h("dd", {}, text, more && h("span", { class: "muted tiny" }, more)));
 
 // The account book.
 

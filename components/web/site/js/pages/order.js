@@ -66,7 +66,7 @@ const MANY = 9;
 export function render({ order: id, signal }) {
   const body = h("div", {}, bones(5));
   load({ id, body, signal, looks: 0, shown: null });
-  return h("div", { class: "page narrow" }, h("p", { class: "small" }, h("a", { href: "/credits" }, "← ", w.back)), body);
+  return h("div", { class: "page narrow" }, h("p", { class: "small crumb" }, h("a", { href: "/credits" }, "← ", w.back)), body);
 }
 
 async function load(view) {
