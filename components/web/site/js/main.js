@@ -73,7 +73,7 @@ async function show({ focus = true } = {}) {
     }
   } catch (error) {
     if (!stillHere()) return;
-    put(main, failed(error, () => show()));
+    put(main, failed(error, () => show(), "h1"));
   }
   if (focus) {
     window.scrollTo(0, 0);
@@ -103,7 +103,7 @@ async function begin() {
   try {
     await meet();
   } catch (error) {
-    put(frame(), failed(error, begin));
+    put(frame(), failed(error, begin, "h1"));
     return;
   }
   await show({ focus: false });
