@@ -213,6 +213,23 @@ export function growing(container, load, draw, { none, signal } = {}) {
   return next();
 }
 
+/** Puts the first `most` of the items into a list, and answers a button that brings the rest, if there is one. `text(n)` names it. */
+export function folded(list, items, draw, most, text) {
+  list.append(...items.slice(0, most).map(draw));
+  if (items.length <= most) return null;
+  const more = button(text(items.length), {
+    kind: "quiet slim",
+    onclick: () => {
+      const rest = items.slice(most).map(draw);
+      list.append(...rest);
+      more.parentElement.remove();
+      rest[0].tabIndex = -1;
+      rest[0].focus({ preventScroll: true });
+    },
+  });
+  return h("div", { class: "row" }, more);
+}
+
 const PATHS = {
   scissors: ["M6 9a3 3 0 1 0 0-6 3 3 0 0 0 0 6Z", "M6 21a3 3 0 1 0 0-6 3 3 0 0 0 0 6Z", "M20 4 8.1 15.9", "M14.5 14.5 20 20", "M8.1 8.1 12 12"],
   pictures: ["M4 5h16v14H4z", "m4 16 4.5-4.5L13 16", "m12 14.5 3-3 5 5", "M15.5 9h.01"],

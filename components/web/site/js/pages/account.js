@@ -3,7 +3,7 @@
 import { api, get, post } from "../api.js";
 import { h, put } from "../dom.js";
 import { date, number, relative, words } from "../language.js";
-import { ask, bones, button, failed, field, note, pill } from "../parts.js";
+import { ask, bones, button, failed, field, folded, note, pill } from "../parts.js";
 import { person } from "../person.js";
 import { credits } from "../purchases.js";
 
@@ -16,13 +16,13 @@ const w = words({
     remove: "Remove", removeOf: (name) => `Remove ${name}`, removeHead: (name) => `Remove ${name}?`, removeFacts: (name) => [`${name} opens this account no more.`, "All your other sessions end. This one stays."], removed: (name) => `${name} is removed.`,
     add: (name) => `Add ${name}`, addText: "You go to it once, and come back here.", linked: (name) => `${name} is added. You can sign in with either now.`,
     recent: "To change this you have to have signed in within the last hour, so that nobody who finds your browser open can do it.", signAgain: "Sign in again",
-    sessions: "Where you are signed in", sessionsText: "End what you do not know. A session ends by itself after eight days without use.", current: "This one", browserOn: (browser, system) => (system ? `${browser} on ${system}` : browser), unknown: "Unknown browser", seen: (when) => `used ${when}`, began: (day) => `since ${day}`, noAddress: "address unknown",
+    sessions: "Where you are signed in", sessionsText: "End what you do not know. A session ends by itself after eight days without use.", current: "This one", browserOn: (browser, system) => (system ? `${browser} on ${system}` : browser), unknown: "Unknown browser", seen: (when) => `used ${when}`, began: (day) => `since ${day}`, noAddress: "address unknown", allSessions: (n) => `Show all ${number(n)}`,
     end: "End", endOf: (name) => `End the session of ${name}`, ended: "The session is over.", endAll: "Sign out everywhere", endHead: "Sign out everywhere?",
     endFacts: ["Every session ends at once, this one too: you have to sign in again here.", "Pictures that are being made go on.", "Nothing is deleted."],
     data: "Your data", dataText: "Everything that is kept about you, as one JSON file: profile, sign-ins, photos and pictures by their addresses, orders, every movement of your credits.", export: "Download my data", exported: "Your data is being saved.",
     gone: "Delete the account", goneText: "At once and for good. Nobody can bring it back.", delete: "Delete my account", deleteHead: "Delete your account?", keep: "Keep it",
     goes: "What goes, at once", goesFacts: (n) => ["Your name, your e-mail address, your ways to sign in and all sessions.", "All your photos and pictures. Download first what you want to keep.", n > 0 ? `Your ${credits(n)}. They are not paid back.` : "What is being made at the moment."],
-    stays: "What stays", staysFacts: ["Payments and credit movements, without your name and address: the law and the bank ask for them.", "Backups, for 42 days at most."],
+    stays: "What stays", staysFacts: ["Payments and credit movements, without your name and address: for taxes, and for disputes that a bank may open later.", "Backups, for 42 days at most."],
     word: "delete", typeWord: (word) => `Type “${word}” to go on`, wrongWord: (word) => `Please type “${word}”.`,
     planFirst: "Cancel your plan first", planFirstText: "You have a plan that would go on being charged. Cancel it on the page Credits; then the account can be deleted at once, even before the plan ends.", toPlan: "To the plan",
   },
@@ -34,13 +34,13 @@ const w = words({
     remove: "移除", removeOf: (name) => `移除 ${name}`, removeHead: (name) => `要移除 ${name} 吗？`, removeFacts: (name) => [`${name} 将无法再登录此账户。`, "其他所有登录都会结束，当前登录保留。"], removed: (name) => `已移除 ${name}。`,
     add: (name) => `添加 ${name}`, addText: "您会前往该网站一次，然后回到这里。", linked: (name) => `已添加 ${name}，现在两种方式都可以登录。`,
     recent: "更改此项需要您在一小时内登录过，以防他人使用您打开的浏览器进行操作。", signAgain: "重新登录",
-    sessions: "登录设备", sessionsText: "如有不认识的，请将其结束。八天未使用的登录会自动失效。", current: "当前", browserOn: (browser, system) => (system ? `${browser}（${system}）` : browser), unknown: "未知浏览器", seen: (when) => `${when}使用过`, began: (day) => `${day} 登录`, noAddress: "地址未知",
+    sessions: "登录设备", sessionsText: "如有不认识的，请将其结束。八天未使用的登录会自动失效。", current: "当前", browserOn: (browser, system) => (system ? `${browser}（${system}）` : browser), unknown: "未知浏览器", seen: (when) => `${when}使用过`, began: (day) => `${day} 登录`, noAddress: "地址未知", allSessions: (n) => `显示全部 ${number(n)} 项`,
     end: "结束", endOf: (name) => `结束 ${name} 的登录`, ended: "该登录已结束。", endAll: "退出所有设备", endHead: "要退出所有设备吗？",
     endFacts: ["所有登录立即结束，包括当前设备，您需要重新登录。", "正在生成的图片会继续。", "不会删除任何内容。"],
     data: "您的数据", dataText: "我们保存的关于您的全部内容，合为一个 JSON 文件：个人资料、登录记录、照片和图片的地址、订单，以及点数的每一笔变动。", export: "下载我的数据", exported: "正在保存您的数据。",
     gone: "删除账户", goneText: "立即生效，永久删除，任何人都无法恢复。", delete: "删除我的账户", deleteHead: "要删除账户吗？", keep: "保留账户",
     goes: "立即删除的内容", goesFacts: (n) => ["您的姓名、邮箱、登录方式和所有登录。", "您的全部照片和图片。如需保留，请先下载。", n > 0 ? `您的 ${credits(n)}，不予退款。` : "正在生成的内容。"],
-    stays: "保留的内容", staysFacts: ["付款和点数变动，不含您的姓名和地址：法律和银行要求保留。", "备份，最多保留 42 天。"],
+    stays: "保留的内容", staysFacts: ["付款和点数变动，不含您的姓名和地址：用于税务，以及日后可能的银行争议。", "备份，最多保留 42 天。"],
     word: "删除", typeWord: (word) => `请输入“${word}”以继续`, wrongWord: (word) => `请输入“${word}”。`,
     planFirst: "请先取消套餐", planFirstText: "您的套餐会继续扣款。请先在“点数”页面取消；取消后即可立即删除账户，无需等到套餐结束。", toPlan: "前往套餐",
   },
@@ -48,7 +48,10 @@ const w = words({
 
 export const title = w.title;
 
+/** Sessions that are shown at once. */
+const SESSIONS = 4;
 const PROVIDERS = { google: "Google", github: "GitHub" };
+const SIGNS = { google: "G", github: "GH" };
 const nameOf = (provider) => PROVIDERS[provider] ?? provider;
 
 export function render({ query, signal }) {
@@ -139,7 +142,7 @@ function wayOf(page, identity, ways, told) {
   return h(
     "li",
     {},
-    h("div", { class: "row" }, h("span", { class: "avatar", "aria-hidden": "true" }, name[0]), h("div", {}, h("strong", {}, name), h("div", { class: "muted tiny" }, w.added(date(identity.created_at))))),
+    h("div", { class: "row" }, h("span", { class: "avatar", "aria-hidden": "true" }, SIGNS[identity.provider] ?? name[0]), h("div", {}, h("strong", {}, name), h("div", { class: "muted tiny" }, w.added(date(identity.created_at))))),
     ways > 1 && button(w.remove, { kind: "danger", "aria-label": w.removeOf(name), onclick: () => remove(page, identity, name, told) }),
   );
 }
@@ -183,13 +186,16 @@ function drawSessions(page) {
     const { sessions: all } = await get("/auth/sessions", { signal: page.signal });
     // This one first, then those that were used last.
     all.sort((one, other) => other.current - one.current || other.last_seen_at - one.last_seen_at);
+    const list = h("ul", { class: "list" });
+    const more = folded(list, all, (session) => sessionOf(page, session), SESSIONS, w.allSessions);
     put(
       sessions,
       h(
         "section",
         { class: "card stack", "aria-labelledby": "sessions" },
         h("div", { class: "stack tight" }, h("h2", { id: "sessions", tabindex: "-1" }, w.sessions), h("p", { class: "muted small" }, w.sessionsText)),
-        h("ul", { class: "list" }, all.map((session) => sessionOf(page, session))),
+        list,
+        more,
         h("div", { class: "row" }, button(w.endAll, { kind: "danger", onclick: endAll })),
       ),
     );

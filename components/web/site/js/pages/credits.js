@@ -3,7 +3,7 @@
 import { get, post, wish } from "../api.js";
 import { h, put, svg } from "../dom.js";
 import { clock, date, day, money, month, named, number, relative, words } from "../language.js";
-import { ask, bones, button, choices, empty, failed, growing, link, note, pill } from "../parts.js";
+import { ask, bones, button, choices, empty, failed, folded, growing, link, note, pill } from "../parts.js";
 import { follow, person, recount } from "../person.js";
 import { credits, orderName, orderPill, planName, planWithCycle, products } from "../purchases.js";
 import { catalogue, find } from "../tasks.js";
@@ -18,7 +18,7 @@ const w = words({
     waiting: (what, sum) => `Your order of ${what} for ${sum} waits for its payment.`, pay: "Pay now",
     buy: "Buy credits", buyText: "Paid once. They stay until you use them.", buyOne: (n) => `Buy ${credits(n)}`, each: (sum) => `${sum} a picture`, less: (percent) => `${percent} % less for each`,
     plans: "Or have them every month", plansText: "New credits each month, good for that month. Cancel when you like.", cycle: "How it is paid", monthly: "Monthly", yearly: "Yearly",
-    month: "a month", year: "a year", eachMonth: (n) => `${credits(n)} each month`, isMonthly: (sum) => `${sum} a month`, cheaper: (sum) => `${sum} less than twelve months`, take: (plan) => `Take ${plan}`,
+    month: "a month", year: "a year", eachMonth: (n) => `${credits(n)} each month`, isMonthly: (sum) => `${sum} a month`, saves: (sum) => `Saves ${sum} a year`, take: (plan) => `Take ${plan}`,
     tax: "Prices are in US dollars without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.", taxOther: "Prices are without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.",
     nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.",
     plan: "Your plan", planStates: { active: "Active", frozen: "Payment is missing", ending: "Cancelled", cancelled: "Over", expired: "Over" },
@@ -45,7 +45,7 @@ const w = words({
     waiting: (what, sum) => `您的订单（${what}，${sum}）等待付款。`, pay: "去付款",
     buy: "购买点数", buyText: "一次付清，用完为止。", buyOne: (n) => `购买 ${credits(n)}`, each: (sum) => `每张图片 ${sum}`, less: (percent) => `单价便宜 ${percent}%`,
     plans: "或者每月自动获得", plansText: "每月发放新点数，当月有效。可随时取消。", cycle: "付费方式", monthly: "按月", yearly: "按年",
-    month: "/ 月", year: "/ 年", eachMonth: (n) => `每月 ${credits(n)}`, isMonthly: (sum) => `相当于每月 ${sum}`, cheaper: (sum) => `比按月付一年省 ${sum}`, take: (plan) => `订阅${plan}`,
+    month: "/ 月", year: "/ 年", eachMonth: (n) => `每月 ${credits(n)}`, isMonthly: (sum) => `相当于每月 ${sum}`, saves: (sum) => `每年省 ${sum}`, take: (plan) => `订阅${plan}`,
     tax: "价格以美元计，不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。", taxOther: "价格不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。",
     nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。",
     plan: "您的套餐", planStates: { active: "使用中", frozen: "欠费", ending: "已取消", cancelled: "已结束", expired: "已结束" },
@@ -140,18 +140,9 @@ function drawPurse(page) {
 }
 
 function lotsOf(lots) {
-  const list = h("ol", { class: "lots" }, lots.slice(0, LOTS).map(lotOf));
-  const more = lots.length > LOTS && button(w.allLots(lots.length), {
-    kind: "quiet slim start",
-    onclick: () => {
-      const first = lotOf(lots[LOTS]);
-      list.append(first, ...lots.slice(LOTS + 1).map(lotOf));
-      more.remove();
-      first.tabIndex = -1;
-      first.focus({ preventScroll: true });
-    },
-  });
-  return h("div", { class: "stack tight" }, h("h3", { class: "label" }, w.lots), h("p", { class: "muted tiny" }, w.lotsText), list, more);
+  const list = h("ol", { class: "lots" });
+  const more = folded(list, lots, lotOf, LOTS, w.allLots);
+  return h("div", { class: "stack tight" }, h("h3", { class: "label" }, w.lots), lots.length > 1 && h("p", { class: "muted tiny" }, w.lotsText), list, more);
 }
 
 function lotOf(lot) {
@@ -250,7 +241,7 @@ function offerOf(page, plan, plans) {
   return h(
     "li",
     { class: "card offer" },
-    h("div", { class: "row apart" }, h("h3", {}, planName(plan.plan_type)), saved > 0 && pill(w.cheaper(money(saved, plan.currency)), "good")),
+    h("div", { class: "row apart" }, h("h3", {}, planName(plan.plan_type)), saved > 0 && pill(w.saves(money(saved, plan.currency)), "good")),
     h("p", { class: "price" }, money(plan.amount, plan.currency), " ", h("span", {}, yearly ? w.year : w.month)),
     h("p", { class: "small" }, h("strong", {}, w.eachMonth(plan.credits))),
     h("p", { class: "muted small" }, yearly && [w.isMonthly(money(plan.amount / 12, plan.currency)), " · "], w.each(money(eachOf(plan), plan.currency))),
