@@ -174,7 +174,7 @@ async function recently(page, told, act, refuse = () => {}) {
     if (error.code !== "forbidden") throw error;
     refuse();
     const again = `/auth/login/${page.providers[0] ?? "google"}?redirect_to=${encodeURIComponent("/account")}`;
-    put(told, h("div", { class: "say wait remind" }, h("span", {}, w.recent), h("a", { class: "button slim", href: again }, w.signAgain)));
+    put(told, h("div", { class: "say wait remind" }, h("span", {}, w.recent), h("a", { class: "button", href: again }, w.signAgain)));
   }
 }
 

@@ -197,16 +197,16 @@ function packOf(page, pack, packs) {
     "li",
     { class: best ? "card offer best" : "card offer" },
     coins(1 + packs.filter((other) => other.credits < pack.credits).length),
-    h("div", { class: "row apart" }, h("h3", {}, credits(pack.credits)), less > 0 && pill(w.less(less), "good")),
+    h("h3", {}, credits(pack.credits)),
     h("p", { class: "price" }, money(pack.amount, pack.currency)),
-    h("p", { class: "muted small" }, w.each(money(eachOf(pack), pack.currency))),
+    h("p", { class: "row muted small" }, w.each(money(eachOf(pack), pack.currency)), less > 0 && pill(w.less(less), "good")),
     button(w.buyOne(pack.credits), { kind: best ? "primary" : "", onclick: () => buy(page, pack) }),
   );
 }
 
 /** A heap of coins: the more, the larger the pack. */
 function coins(size) {
-  const heaps = [[28, size], ...(size > 1 ? [[60, size - 1]] : []), ...(size > 2 ? [[92, size + 1]] : [])];
+  const heaps = [[28, size + 1], [60, size - 1], [92, size]].slice(size > 2 ? 0 : size > 1 ? 1 : 2);
   return svg(
     "svg",
     { class: "coins", viewBox: "0 0 120 44", width: 120, height: 44, "aria-hidden": "true" },
@@ -241,10 +241,11 @@ function offerOf(page, plan, plans) {
   return h(
     "li",
     { class: "card offer" },
-    h("div", { class: "row apart" }, h("h3", {}, planName(plan.plan_type)), saved > 0 && pill(w.saves(money(saved, plan.currency)), "good")),
+    h("h3", {}, planName(plan.plan_type)),
     h("p", { class: "price" }, money(plan.amount, plan.currency), " ", h("span", {}, yearly ? w.year : w.month)),
     h("p", { class: "small" }, h("strong", {}, w.eachMonth(plan.credits))),
     h("p", { class: "muted small" }, yearly && [w.isMonthly(money(plan.amount / 12, plan.currency)), " · "], w.each(money(eachOf(plan), plan.currency))),
+    saved > 0 && h("p", {}, pill(w.saves(money(saved, plan.currency)), "good")),
     button(w.take(planName(plan.plan_type)), { onclick: () => buy(page, plan) }),
   );
 }
@@ -286,7 +287,7 @@ function planOf(page, plan, plans) {
       term(w.gives, credits(plan.credits), w.perMonth),
       nextCredits ? term(w.nextCredits, date(nextCredits), relative(nextCredits)) : term(w.nextCredits, plan.expires_at ? w.noMore : w.onTheWay),
       plan.next_billing_at && !plan.ends_with_period && term(w.nextPayment, date(plan.next_billing_at), product && money(product.amount, product.currency)),
-      plan.expires_at && term(plan.ends_with_period ? w.endsOn : w.paidUntil, date(plan.expires_at), plan.ends_with_period && relative(plan.expires_at)),
+      plan.expires_at && (plan.ends_with_period || plan.expires_at !== plan.next_billing_at) && term(plan.ends_with_period ? w.endsOn : w.paidUntil, date(plan.expires_at), plan.ends_with_period && relative(plan.expires_at)),
       term(w.since, date(plan.created_at)),
     ),
     h(
@@ -425,7 +426,7 @@ function drawOrders(page) {
           "li",
           {},
           h("div", {}, h("a", { href: `/credits/orders/${order.id}` }, orderName(order, shop)), h("div", { class: "muted tiny" }, `${money(order.amount, order.currency)} · ${date(order.created_at)}`)),
-          h("div", { class: "row" }, orderPill(order), order.payment_url && h("a", { class: "button slim", href: order.payment_url }, w.pay)),
+          h("div", { class: "row" }, orderPill(order), order.payment_url && h("a", { class: "button", href: order.payment_url }, w.pay)),
         ),
       { none: () => empty(null, w.ordersNone, w.ordersNoneText), signal: page.signal },
     );
@@ -438,6 +439,6 @@ function remind(page, orders, shop) {
   const [order] = orders;
   put(
     page.places.waiting,
-    order?.payment_url && h("p", { class: "say wait remind" }, h("span", {}, w.waiting(orderName(order, shop), money(order.amount, order.currency))), h("a", { class: "button slim", href: order.payment_url }, w.pay)),
+    order?.payment_url && h("p", { class: "say wait remind" }, h("span", {}, w.waiting(orderName(order, shop), money(order.amount, order.currency))), h("a", { class: "button", href: order.payment_url }, w.pay)),
   );
 }
