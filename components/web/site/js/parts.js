@@ -90,6 +90,26 @@ export function bones(lines = 3) {
 }
 
 /**
+ * Fills a place of a page with what `load` puts there. Until then it holds bones; what went wrong is told there, with a way to try again.
+ * `wrap` is put around both.
+ */
+export async function fill(place, load, { signal, lines = 3, wrap = (content) => content } = {}) {
+  put(place, wrap(bones(lines)));
+  try {
+    await load();
+  } catch (error) {
+    if (error.name === "AbortError" || signal?.aborted) return;
+    const again = async () => {
+      await fill(place, load, { signal, lines, wrap });
+      // The button is gone, and the focus with it.
+      place.tabIndex = -1;
+      place.focus({ preventScroll: true });
+    };
+    put(place, wrap(failed(error, again)));
+  }
+}
+
+/**
  * Asks before something that cannot be undone. Answers whether to go on. `no` names the way out. `act` is what is done meanwhile: the dialog
  * closes when it has succeeded, stays when it answers false, and shows what it throws.
  */

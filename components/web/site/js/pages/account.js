@@ -3,7 +3,7 @@
 import { api, get, post } from "../api.js";
 import { h, put } from "../dom.js";
 import { date, number, relative, words } from "../language.js";
-import { ask, bones, button, failed, field, folded, note, pill } from "../parts.js";
+import { ask, button, field, fill, folded, note, pill } from "../parts.js";
 import { person } from "../person.js";
 import { credits } from "../purchases.js";
 
@@ -72,21 +72,13 @@ export function render({ query, signal }) {
   );
 }
 
-/** Fills a place with what `load` brings; what went wrong is told there, with a way to try again. */
-async function fill(place, page, load, lines = 3) {
-  put(place, h("section", { class: "card" }, bones(lines)));
-  try {
-    await load();
-  } catch (error) {
-    if (error.name !== "AbortError" && !page.signal.aborted) put(place, h("section", { class: "card" }, failed(error, () => fill(place, page, load, lines))));
-  }
-}
+const card = (content) => h("section", { class: "card" }, content);
 
 // The person, and what they did here.
 
 function drawWho(page) {
   const { who } = page.places;
-  return fill(who, page, async () => {
+  return fill(who, async () => {
     const [{ user }, stats] = await Promise.all([get("/api/me", { signal: page.signal }), get("/api/me/stats", { signal: page.signal })]);
     const name = user.name || user.email;
     put(
@@ -103,7 +95,7 @@ function drawWho(page) {
         ),
       ),
     );
-  });
+  }, { signal: page.signal, wrap: card });
 }
 
 function initials(name) {
@@ -115,7 +107,7 @@ function initials(name) {
 
 function drawWays(page) {
   const { ways } = page.places;
-  return fill(ways, page, async () => {
+  return fill(ways, async () => {
     const { identities } = await get("/auth/identities", { signal: page.signal });
     page.providers = identities.map(({ provider }) => provider);
     if (page.linked && page.providers.includes(page.linked)) note(w.linked(nameOf(page.linked)));
@@ -134,7 +126,7 @@ function drawWays(page) {
         told,
       ),
     );
-  });
+  }, { signal: page.signal, wrap: card });
 }
 
 function wayOf(page, identity, ways, told) {
@@ -182,7 +174,7 @@ async function recently(page, told, act, refuse = () => {}) {
 
 function drawSessions(page) {
   const { sessions } = page.places;
-  return fill(sessions, page, async () => {
+  return fill(sessions, async () => {
     const { sessions: all } = await get("/auth/sessions", { signal: page.signal });
     // This one first, then those that were used last.
     all.sort((one, other) => other.current - one.current || other.last_seen_at - one.last_seen_at);
@@ -199,7 +191,7 @@ function drawSessions(page) {
         h("div", { class: "row" }, button(w.endAll, { kind: "danger", onclick: endAll })),
       ),
     );
-  });
+  }, { signal: page.signal, wrap: card });
 }
 
 function sessionOf(page, session) {

@@ -3,7 +3,7 @@
 import { get, post, wish } from "../api.js";
 import { h, put, svg } from "../dom.js";
 import { clock, date, day, money, month, named, number, relative, words } from "../language.js";
-import { ask, bones, button, choices, empty, failed, folded, growing, link, note, pill } from "../parts.js";
+import { ask, button, choices, empty, fill, folded, growing, link, note, pill } from "../parts.js";
 import { follow, person, recount } from "../person.js";
 import { credits, orderName, orderPill, planName, planWithCycle, products } from "../purchases.js";
 import { catalogue, find } from "../tasks.js";
@@ -104,20 +104,10 @@ export function render({ signal }) {
   );
 }
 
-/** Fills a place with what `load` brings; what went wrong is told there, with a way to try again. */
-async function fill(place, page, load, lines = 3) {
-  put(place, bones(lines));
-  try {
-    await load();
-  } catch (error) {
-    if (error.name !== "AbortError" && !page.signal.aborted) put(place, failed(error, () => fill(place, page, load, lines)));
-  }
-}
-
 // The balance, and the lots that it is made of.
 
 function drawPurse(page) {
-  return fill(page.places.purse, page, async () => {
+  return fill(page.places.purse, async () => {
     const { balance, lots } = await get("/api/me/credits", { signal: page.signal });
     const figure = h("strong", { class: "figure number" });
     const sentence = h("p", { class: "muted" });
@@ -136,7 +126,7 @@ function drawPurse(page) {
       ),
     );
     if (person.credits !== balance) recount();
-  }, 2);
+  }, { signal: page.signal, lines: 2 });
 }
 
 function lotsOf(lots) {
@@ -167,7 +157,7 @@ function originOf({ id, type }) {
 
 function drawShop(page) {
   const { plan: planPlace, shop } = page.places;
-  return fill(shop, page, async () => {
+  return fill(shop, async () => {
     const [{ packs, plans }, { subscription: plan }] = await Promise.all([products(), get("/api/subscription", { signal: page.signal })]);
     if (page.signal.aborted) return;
     const active = plan?.status === "active";
@@ -184,7 +174,7 @@ function drawShop(page) {
       !active && plans.length > 0 && plansOf(page, plans, plan),
       packs.length + plans.length > 0 && h("p", { class: "muted tiny fine" }, currencies.size === 1 && currencies.has("USD") ? w.tax : w.taxOther),
     );
-  }, 5);
+  }, { signal: page.signal, lines: 5 });
 }
 
 const eachOf = ({ amount, credits: n, billing_cycle: of }) => amount / (of === "yearly" ? 12 * n : n);
@@ -320,7 +310,7 @@ function drawBook(page) {
   const { book } = page.places;
   const body = h("div", {});
   put(book, h("section", { class: "stack", "aria-labelledby": "book" }, h("div", { class: "stack tight" }, h("h2", { id: "book" }, w.book), h("p", { class: "muted small" }, w.bookText)), body));
-  return fill(body, page, async () => {
+  return fill(body, async () => {
     const table = h(
       "table",
       { class: "table ledger", "aria-labelledby": "book" },
@@ -350,7 +340,7 @@ function drawBook(page) {
       { none: () => empty("empty-book", w.bookNone, w.bookNoneText), signal: page.signal },
     );
     put(body, holder);
-  }, 6);
+  }, { signal: page.signal, lines: 6 });
 }
 
 /** Task numbers and the names of their hairstyles, of the newest hundred. The book reads well without, too. */
@@ -408,7 +398,7 @@ function drawOrders(page) {
   const { orders } = page.places;
   const body = h("div", {});
   put(orders, h("section", { class: "stack", "aria-labelledby": "orders" }, h("h2", { id: "orders" }, w.orders), body));
-  return fill(body, page, async () => {
+  return fill(body, async () => {
     const shop = await products();
     const list = h("ul", { class: "list" });
     const holder = h("div", {}, list);
@@ -431,7 +421,7 @@ function drawOrders(page) {
       { none: () => empty(null, w.ordersNone, w.ordersNoneText), signal: page.signal },
     );
     put(body, holder);
-  }, 3);
+  }, { signal: page.signal, lines: 3 });
 }
 
 /** The newest order, if it waits for its payment. */

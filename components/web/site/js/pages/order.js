@@ -29,6 +29,7 @@ const w = words({
     balance: (n) => `You have ${credits(n)} now.`, eachMonth: (n) => `${credits(n)} come each month.`,
     make: "Make pictures", pay: "Pay now", notYet: "You have not paid yet?", again: "Buy credits", book: "Account book",
     what: "What", price: "Price, without tax", credits: "Credits", ordered: "Ordered", paid: "Paid", number: "Order", state: "State",
+    unknown: "There is no such order", unknownText: "At least none of yours: it may belong to another account than the one you are signed in with.",
     noContact: "The connection is gone for the moment; this page looks again by itself.",
   },
   zh: {
@@ -52,6 +53,7 @@ const w = words({
     balance: (n) => `您现在有 ${credits(n)}。`, eachMonth: (n) => `每月发放 ${credits(n)}。`,
     make: "生成图片", pay: "去付款", notYet: "还没有付款？", again: "购买点数", book: "点数账本",
     what: "内容", price: "价格（不含税）", credits: "点数", ordered: "下单时间", paid: "付款时间", number: "订单号", state: "状态",
+    unknown: "没有这个订单", unknownText: "至少不在您的账户中：它可能属于另一个账户。",
     noContact: "暂时无法连接，本页会自动重试。",
   },
 });
@@ -74,7 +76,9 @@ async function load(view) {
     view.shop = await products();
     await look(view);
   } catch (error) {
-    if (error.name !== "AbortError" && !view.signal.aborted) put(view.body, failed(error, () => (put(view.body, bones(5)), load(view))));
+    if (error.name === "AbortError" || view.signal.aborted) return;
+    if (error.status === 404) put(view.body, h("section", { class: "card receipt" }, h("h1", { tabindex: "-1" }, w.unknown), h("p", { class: "muted" }, w.unknownText), link(w.book, "/credits")));
+    else put(view.body, h("h1", { class: "hush", tabindex: "-1" }, w.title), failed(error, () => (put(view.body, bones(5)), load(view))));
   }
 }
 
