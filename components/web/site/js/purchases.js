@@ -15,6 +15,7 @@ const w = words({
       refunded: "Refunded", cancelled: "Cancelled", expired: "Not paid in time",
     },
     partly: (sum) => `${sum} refunded`, disputed: "Disputed",
+    noTill: "The payment provider cannot be reached right now. Nothing was charged. Try again in a moment.",
   },
   zh: {
     credits: (n) => `${number(n)} 点`,
@@ -26,6 +27,7 @@ const w = words({
       refunded: "已退款", cancelled: "已取消", expired: "逾期未付款",
     },
     partly: (sum) => `已退款 ${sum}`, disputed: "争议中",
+    noTill: "暂时无法连接支付方，没有扣款。请稍后重试。",
   },
 });
 
@@ -60,4 +62,9 @@ export function orderPill(order) {
   if (order.disputed) return pill(w.disputed, "bad");
   if (order.status === "completed" && order.refunded_amount > 0) return pill(w.partly(money(order.refunded_amount, order.currency)));
   return pill(w.states[order.status] ?? order.status, KINDS[order.status]);
+}
+
+/** An error of buying and cancelling: there it is the payment provider that cannot be reached. */
+export function atTill(error) {
+  return error.code === "provider_unavailable" ? Object.assign(new Error(w.noTill), { words: w.noTill }) : error;
 }

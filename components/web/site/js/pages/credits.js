@@ -4,8 +4,8 @@ import { get, post, wish } from "../api.js";
 import { h, put, svg } from "../dom.js";
 import { clock, date, day, money, month, named, number, relative, words } from "../language.js";
 import { ask, button, choices, empty, fill, folded, growing, link, note, pill } from "../parts.js";
-import { follow, person, recount } from "../person.js";
-import { credits, orderName, orderPill, planName, planWithCycle, products } from "../purchases.js";
+import { person, recount } from "../person.js";
+import { atTill, credits, orderName, orderPill, planName, planWithCycle, products } from "../purchases.js";
 import { catalogue, find } from "../tasks.js";
 
 const w = words({
@@ -21,20 +21,20 @@ const w = words({
     month: "a month", year: "a year", eachMonth: (n) => `${credits(n)} each month`, isMonthly: (sum) => `${sum} a month`, saves: (sum) => `Saves ${sum} a year`, take: (plan) => `Take ${plan}`,
     tax: "Prices are in US dollars without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.", taxOther: "Prices are without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.",
     nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.",
-    plan: "Your plan", planStates: { active: "Active", frozen: "Payment is missing", ending: "Cancelled", cancelled: "Over", expired: "Over" },
-    gives: "Credits", perMonth: "each month", nextCredits: "Next credits", nextPayment: "Next payment", paidUntil: "Paid until", endsOn: "Ends on", since: "Since", noMore: "none any more", onTheWay: "with the payment provider's word, usually at once",
+    plan: "Your plan", planStates: { active: "Active", frozen: "Payment is missing", ending: "Cancelled" },
+    gives: "Credits", perMonth: "each month", nextCredits: "Next credits", nextPayment: "Next payment", paidUntil: "Paid until", endsOn: "Ends on", since: "Since", noMore: "none any more", whenPaid: "when it is paid again", onTheWay: "with the payment provider's word, usually at once",
     frozen: "Its last payment did not come through, or it is paused. No new credits come until that is over. What you have stays.",
     endingText: (day) => `It is cancelled and ends on ${day}. Nothing is charged any more, and what is paid goes on until then.`,
     onePlan: "One plan at a time: another can be taken when this one is over.",
     cancelPlan: "Cancel the plan", keepPlan: "Keep it", cancelHead: (plan) => `Cancel the ${plan} plan?`,
     cancelFacts: (day) => ["Nothing is charged any more.", day ? `The plan goes on until ${day}, as it is paid.` : "The plan goes on until the end of what is paid.", "Credits you have stay, each until its own end. Bought packs are not touched.", "It cannot be taken back; afterwards you can take a new plan."],
-    cancelled: "The plan is cancelled.", lastPlan: (plan, day) => `Your last plan, ${plan}, ended on ${day}.`, lastPlanShort: (plan) => `Your last plan, ${plan}, is over.`,
+    cancelled: "The plan is cancelled.", lastPlan: (plan, day) => `Your last plan ended on ${day}: ${plan}.`, lastPlanShort: (plan) => `Your last plan is over: ${plan}.`,
     book: "Account book", bookText: "Every movement of your credits, the newest first. Credits whose time is over leave the balance without an entry.", bookNone: "Nothing is written yet", bookNoneText: "When you are given credits, buy some or make a picture, it stands here.",
     day: "Day", what: "What for", amount: "Credits",
     bought: (n) => `Bought ${credits(n)}`, planMonth: (n) => `Plan, month ${number(n)}`, planPaid: "Plan", welcome: "Welcome gift", gift: "Gift", picture: "Picture", pictureOf: (style) => `Picture: ${style}`, back: "Credit returned", backText: (style) => (style ? `the picture “${style}” was not made` : "the picture was not made"),
     takenBack: "Taken back with the money", takenBackText: "a refund, or a payment that is disputed", givenBack: "Given back", givenBackText: "the payment counts again", other: "Movement",
     until: (day) => `good until ${day}`, over: (day) => `its time was over on ${day}`, grace: "its lot was over, so it got seven more days",
-    orders: "Orders", ordersNone: "No orders yet", ordersNoneText: "What you buy stands here, with its state.", ordered: (day) => `Ordered ${day}`, details: "Details",
+    orders: "Orders", ordersNone: "No orders yet", ordersNoneText: "What you buy stands here, with its state.",
   },
   zh: {
     title: "点数", lead: "每张图片消耗一点。生成失败不收费，点数会自动退回。",
@@ -48,8 +48,8 @@ const w = words({
     month: "/ 月", year: "/ 年", eachMonth: (n) => `每月 ${credits(n)}`, isMonthly: (sum) => `相当于每月 ${sum}`, saves: (sum) => `每年省 ${sum}`, take: (plan) => `订阅${plan}`,
     tax: "价格以美元计，不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。", taxOther: "价格不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。",
     nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。",
-    plan: "您的套餐", planStates: { active: "使用中", frozen: "欠费", ending: "已取消", cancelled: "已结束", expired: "已结束" },
-    gives: "点数", perMonth: "每月", nextCredits: "下次发放", nextPayment: "下次扣款", paidUntil: "已付费至", endsOn: "结束日期", since: "开始日期", noMore: "不再发放", onTheWay: "等待支付方确认，通常立即到账",
+    plan: "您的套餐", planStates: { active: "使用中", frozen: "欠费", ending: "已取消" },
+    gives: "点数", perMonth: "每月", nextCredits: "下次发放", nextPayment: "下次扣款", paidUntil: "已付费至", endsOn: "结束日期", since: "开始日期", noMore: "不再发放", whenPaid: "恢复付款后", onTheWay: "等待支付方确认，通常立即到账",
     frozen: "最近一次扣款未成功，或套餐已暂停。恢复之前不会发放新点数，已有的点数不受影响。",
     endingText: (day) => `套餐已取消，将于 ${day} 结束。不再扣款，已付费的部分在此之前照常有效。`,
     onePlan: "同一时间只能有一个套餐，结束后可以订阅其他套餐。",
@@ -61,7 +61,7 @@ const w = words({
     bought: (n) => `购买 ${credits(n)}`, planMonth: (n) => `套餐第 ${number(n)} 个月`, planPaid: "套餐", welcome: "新用户赠送", gift: "赠送", picture: "图片", pictureOf: (style) => `图片：${style}`, back: "点数退回", backText: (style) => (style ? `图片“${style}”未能生成` : "图片未能生成"),
     takenBack: "随退款收回", takenBackText: "退款，或付款存在争议", givenBack: "重新发放", givenBackText: "付款恢复有效", other: "变动",
     until: (day) => `有效期至 ${day}`, over: (day) => `已于 ${day} 过期`, grace: "原点数已过期，另给七天有效期",
-    orders: "订单", ordersNone: "还没有订单", ordersNoneText: "您购买的内容和状态会显示在这里。", ordered: (day) => `${day} 下单`, details: "详情",
+    orders: "订单", ordersNone: "还没有订单", ordersNoneText: "您购买的内容和状态会显示在这里。",
   },
 });
 
@@ -75,8 +75,6 @@ const SOON = 7 * 86_400;
 const ENTRIES = 15;
 const ORDERS = 6;
 
-const go = (path) => window.dispatchEvent(new CustomEvent("go", { detail: path }));
-
 let cycle = "monthly";
 
 export function render({ signal }) {
@@ -87,7 +85,7 @@ export function render({ signal }) {
     wishes: new Map(),
   };
   // Whoever comes back from the payment page with the browser's own button sees how things are now, not how they were.
-  window.addEventListener("pageshow", (event) => event.persisted && go(location.pathname), { signal });
+  window.addEventListener("pageshow", (event) => event.persisted && window.dispatchEvent(new PopStateEvent("popstate")), { signal });
   drawPurse(page);
   drawShop(page);
   drawBook(page);
@@ -109,19 +107,12 @@ export function render({ signal }) {
 function drawPurse(page) {
   return fill(page.places.purse, async () => {
     const { balance, lots } = await get("/api/me/credits", { signal: page.signal });
-    const figure = h("strong", { class: "figure number" });
-    const sentence = h("p", { class: "muted" });
-    const tell = (now) => {
-      put(figure, number(now), h("span", {}, w.unit(now)));
-      sentence.textContent = now > 0 ? w.enough(now) : w.none;
-    };
-    tell(balance);
     put(
       page.places.purse,
       h(
         "section",
         { class: "card hold", "aria-labelledby": "balance-of" },
-        h("div", { class: "stack tight sum" }, h("h2", { class: "label", id: "balance-of" }, w.balance), h("div", { role: "status" }, figure), sentence, balance > 0 && h("div", { class: "row" }, link(w.make, "/"))),
+        h("div", { class: "stack tight sum" }, h("h2", { class: "label", id: "balance-of" }, w.balance), h("p", { class: "figure number" }, number(balance), h("span", {}, w.unit(balance))), h("p", { class: "muted" }, balance > 0 ? w.enough(balance) : w.none), balance > 0 && h("div", { class: "row" }, link(w.make, "/"))),
         lots.length > 0 && lotsOf(lots),
       ),
     );
@@ -177,6 +168,7 @@ function drawShop(page) {
   }, { signal: page.signal, lines: 5 });
 }
 
+/** What a picture costs: one credit, with every model. */
 const eachOf = ({ amount, credits: n, billing_cycle: of }) => amount / (of === "yearly" ? 12 * n : n);
 
 function packOf(page, pack, packs) {
@@ -186,7 +178,7 @@ function packOf(page, pack, packs) {
   return h(
     "li",
     { class: best ? "card offer best" : "card offer" },
-    coins(1 + packs.filter((other) => other.credits < pack.credits).length),
+    coins(Math.min(3, 1 + packs.filter((other) => other.credits < pack.credits).length)),
     h("h3", {}, credits(pack.credits)),
     h("p", { class: "price" }, money(pack.amount, pack.currency)),
     h("p", { class: "row muted small" }, w.each(money(eachOf(pack), pack.currency)), less > 0 && pill(w.less(less), "good")),
@@ -194,7 +186,7 @@ function packOf(page, pack, packs) {
   );
 }
 
-/** A heap of coins: the more, the larger the pack. */
+/** One to three heaps of coins: the more, the larger the pack. */
 function coins(size) {
   const heaps = [[28, size + 1], [60, size - 1], [92, size]].slice(size > 2 ? 0 : size > 1 ? 1 : 2);
   return svg(
@@ -249,7 +241,7 @@ async function buy(page, product) {
   } catch (error) {
     // The key stays where the order may have been made, so that trying again makes no second one.
     if (error.status >= 400 && error.status < 500) wishes.delete(product.id);
-    if (error.code !== "conflict" || product.kind !== "plan") throw error;
+    if (error.code !== "conflict" || product.kind !== "plan") throw atTill(error);
     note(w.hadPlan);
     await drawShop(page);
     page.places.plan.scrollIntoView({ block: "center", behavior: "smooth" });
@@ -275,7 +267,7 @@ function planOf(page, plan, plans) {
       "dl",
       { class: "terms" },
       term(w.gives, credits(plan.credits), w.perMonth),
-      nextCredits ? term(w.nextCredits, date(nextCredits), relative(nextCredits)) : term(w.nextCredits, plan.expires_at ? w.noMore : w.onTheWay),
+      nextCredits ? term(w.nextCredits, date(nextCredits), relative(nextCredits)) : term(w.nextCredits, plan.frozen ? w.whenPaid : plan.expires_at ? w.noMore : w.onTheWay),
       plan.next_billing_at && !plan.ends_with_period && term(w.nextPayment, date(plan.next_billing_at), product && money(product.amount, product.currency)),
       plan.expires_at && (plan.ends_with_period || plan.expires_at !== plan.next_billing_at) && term(plan.ends_with_period ? w.endsOn : w.paidUntil, date(plan.expires_at), plan.ends_with_period && relative(plan.expires_at)),
       term(w.since, date(plan.created_at)),
@@ -290,7 +282,7 @@ function planOf(page, plan, plans) {
           const sure = await ask({
             head: w.cancelHead(name), yes: w.cancelPlan, no: w.keepPlan, danger: true,
             body: h("ul", { class: "points" }, w.cancelFacts(plan.expires_at && date(plan.expires_at)).map((text) => h("li", {}, text))),
-            act: () => post("/api/subscription/cancel", { once: cancelled }),
+            act: () => post("/api/subscription/cancel", { once: cancelled }).catch((error) => { throw atTill(error); }),
           });
           if (!sure) return;
           note(w.cancelled);
