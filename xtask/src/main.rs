@@ -61,6 +61,8 @@ enum Chore {
     },
     /// Check everything: formatting, lints, sizes, and all tests
     Test(test::Options),
+    /// Make the pictures of docs/screenshots anew, from the tests of the pages
+    Screenshots,
 }
 
 fn main() -> ExitCode {
@@ -88,6 +90,7 @@ fn dispatch(chore: &Chore) -> Result<ExitCode> {
         Chore::Audit(options) => audit::audit(options)?,
         Chore::Restore { arguments } => return restore::restore(arguments),
         Chore::Test(options) => test::test(options)?,
+        Chore::Screenshots => test::screenshots()?,
     }
     Ok(ExitCode::SUCCESS)
 }
