@@ -71,7 +71,7 @@ async fn show(call: &Call, task_no: &str) -> Result<Reply, Problem> {
     let (caller, glimpse) = try_join!(limit::reader(call), task::glimpse(&call.settings, task_no))?;
     let view = task::by_no(&call.settings, &caller.user_id, task_no, glimpse, clock::now()).await?;
     let etag = view.etag();
-    let mut response = if call.header("if-none-match").is_some_and(|known| matches(known, &etag)) {
+    let mut response = if call.header("if-none-match").is_some_and(|known| reply::matches(known, &etag)) {
         reply::status(StatusCode::NOT_MODIFIED)
     } else {
         reply::ok(&Shown { task: &view })?
@@ -99,9 +99,4 @@ fn catalogue(text: &OnceLock<Bytes>, value: impl FnOnce() -> serde_json::Value) 
     let mut response = reply::prepared(text.get_or_init(|| value().to_string().into()).clone());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     Ok(response)
-}
-
-/// Whether a client's `If-None-Match` holds this tag: a list, `*`, and tags that a compressing proxy made weak (RFC 9110, 13.1.2).
-fn matches(known: &str, etag: &str) -> bool {
-    known.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }

@@ -13,8 +13,8 @@ use crate::Reply;
 /// # Errors
 /// `internal` when the value cannot be written as JSON.
 pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Reply, Problem> {
-    let bytes = serde_json::to_vec(value).map_err(Problem::internal)?;
-    Ok(buffered(status, "application/json", bytes.into()))
+    let written = serde_json::to_vec(value).map_err(Problem::internal)?;
+    Ok(bytes(status, "application/json", written.into()))
 }
 
 /// 200 with JSON.
@@ -28,7 +28,7 @@ pub fn ok<T: Serialize>(value: &T) -> Result<Reply, Problem> {
 /// 200 with JSON that was written before.
 #[must_use]
 pub fn prepared(json: Bytes) -> Reply {
-    buffered(StatusCode::OK, "application/json", json)
+    bytes(StatusCode::OK, "application/json", json)
 }
 
 /// 204.
@@ -62,7 +62,7 @@ pub fn redirect(location: &str) -> Result<Reply, Problem> {
 /// The answer to a problem.
 #[must_use]
 pub fn problem(problem: &Problem, request_id: &str) -> Reply {
-    let mut response = buffered(problem.status(), "application/problem+json", problem.body(request_id).into());
+    let mut response = bytes(problem.status(), "application/problem+json", problem.body(request_id).into());
     let headers = response.headers_mut();
     if let Some(allow) = problem.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -76,6 +76,12 @@ pub fn problem(problem: &Problem, request_id: &str) -> Reply {
     response
 }
 
+/// Whether a client's `If-None-Match` holds this tag: a list, `*`, and tags that a compressing proxy made weak (RFC 9110, 13.1.2).
+#[must_use]
+pub fn matches(known: &str, etag: &str) -> bool {
+    known.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
 /// Adds a header to an answer.
 ///
 /// # Errors
@@ -85,7 +91,9 @@ pub fn with_header(mut response: Reply, name: header::HeaderName, value: &str) -
     Ok(response)
 }
 
-fn buffered(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Reply {
+/// An answer with a body of any type.
+#[must_use]
+pub fn bytes(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Reply {
     let length = bytes.len();
     let mut response = Response::new(box_body(FullBody::new(bytes)));
     *response.status_mut() = status;

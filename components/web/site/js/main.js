@@ -1,0 +1,117 @@
+// Which page it is, and the way from one to the next.
+
+import { h, put } from "./dom.js";
+import { words } from "./language.js";
+import { failed } from "./parts.js";
+import { follow, meet, person } from "./person.js";
+import { frame } from "./shell.js";
+
+const w = words({
+  en: { lost: "There is no such page", lostText: "The address may be mistyped, or what was here is gone.", home: "To the start" },
+  zh: { lost: "没有这个页面", lostText: "地址可能有误，或者内容已不存在。", home: "回到首页" },
+});
+
+// [pattern, module, who may see it]. A page is fetched when somebody goes there. `:name` is a part that the page is told.
+const PAGES = [
+  ["/", "studio", "person"],
+  ["/gallery", "gallery", "person"],
+  ["/gallery/:task", "picture", "person"],
+  ["/credits", "credits", "person"],
+  ["/credits/orders/:order", "order", "person"],
+  ["/account", "account", "person"],
+  ["/admin", "admin/overview", "admin"],
+  ["/admin/users", "admin/users", "admin"],
+  ["/admin/users/:user", "admin/user", "admin"],
+  ["/admin/tasks", "admin/tasks", "admin"],
+  ["/admin/events", "admin/events", "admin"],
+  ["/admin/log", "admin/log", "admin"],
+  ["/admin/audit", "admin/audit", "admin"],
+  ["/admin/operations", "admin/operations", "admin"],
+];
+
+function match(path) {
+  const asked = path.split("/").filter(Boolean);
+  for (const [pattern, module] of PAGES) {
+    const parts = pattern.split("/").filter(Boolean);
+    if (parts.length !== asked.length) continue;
+    const named = {};
+    const fits = parts.every((part, at) => {
+      if (!part.startsWith(":")) return part === asked[at];
+      named[part.slice(1)] = decodeURIComponent(asked[at]);
+      return true;
+    });
+    if (fits) return { module, named };
+  }
+  return undefined;
+}
+
+let leaving = new AbortController();
+let seen = 0;
+
+/** Shows the page that the address names. */
+async function show({ focus = true } = {}) {
+  leaving.abort();
+  leaving = new AbortController();
+  const { signal } = leaving;
+  seen += 1;
+  const turn = seen;
+  const found = match(location.pathname);
+  // Whoever is not signed in sees the door, and comes back to where they wanted to be.
+  const module = person.user ? found?.module : "welcome";
+  const main = frame();
+  const stillHere = () => turn === seen && !signal.aborted;
+  try {
+    if (!module) {
+      put(main, h("div", { class: "page narrow stack" }, h("h1", { tabindex: "-1" }, w.lost), h("p", {}, w.lostText), h("p", {}, h("a", { href: "/" }, w.home))));
+    } else {
+      const page = await import(`./pages/${module}.js`);
+      if (!stillHere()) return;
+      const content = page.render({ ...found?.named, query: new URLSearchParams(location.search), signal });
+      put(main, content);
+      document.title = page.title ? `${page.title} · ai-hairstyle` : "ai-hairstyle";
+    }
+  } catch (error) {
+    if (!stillHere()) return;
+    put(main, failed(error, () => show()));
+  }
+  if (focus) {
+    window.scrollTo(0, 0);
+    main.querySelector("h1")?.focus({ preventScroll: true });
+  }
+}
+
+/** Goes to another page of the console. */
+export function go(path) {
+  history.pushState(null, "", path);
+  show();
+}
+
+document.addEventListener("click", (event) => {
+  const anchor = event.target.closest?.("a[href]");
+  if (!anchor || event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  const url = new URL(anchor.href);
+  if (url.origin !== location.origin || anchor.target || anchor.hasAttribute("download")) return;
+  if (!match(url.pathname) || (url.hash && url.pathname === location.pathname)) return;
+  event.preventDefault();
+  go(url.pathname + url.search);
+});
+window.addEventListener("popstate", () => show());
+window.addEventListener("go", (event) => go(event.detail));
+
+async function begin() {
+  try {
+    await meet();
+  } catch (error) {
+    put(frame(), failed(error, begin));
+    return;
+  }
+  await show({ focus: false });
+  let user = person.user?.id;
+  follow(({ user: now }) => {
+    if (now?.id === user) return;
+    user = now?.id;
+    show();
+  });
+}
+
+begin();
