@@ -3,6 +3,7 @@
 //! Each test is a story. Where there is no browser, it says so and passes; `cargo xtask test` gets one first.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod driver;
 mod everybody;
 mod page;
 mod photos;

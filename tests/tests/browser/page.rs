@@ -11,19 +11,13 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use e2e::{Options, PATIENCE, World, root};
-use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
-use fantoccini::elements::Element;
-use fantoccini::error::CmdError;
-use fantoccini::key::Key;
-use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder};
-use http::Method;
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use servers::browser::{Browser, Driver, axe};
+use servers::browser::{Browser, axe};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
+
+use crate::driver::{Element, Key, Session};
 
 /// What each script begins with.
 const PEOPLE: &str = include_str!("people.js");
@@ -61,11 +55,10 @@ fn axe_script() -> Result<&'static str, String> {
 /// A page that somebody looks at, in a world of its own.
 pub struct Page {
     pub world: World,
-    client: Client,
+    session: Session,
     network: Mutex<Network>,
     /// What the console may say: parts of addresses, and the status that the server answers there on purpose.
     expected: Mutex<Vec<(String, u16)>>,
-    driver: Driver,
     _profile: TempDir,
     _turn: SemaphorePermit<'static>,
 }
@@ -87,23 +80,6 @@ pub struct Fetched {
     pub bytes: f64,
 }
 
-/// A command of the driver's own, beside those of WebDriver.
-#[derive(Debug)]
-struct Special {
-    path: &'static str,
-    body: Value,
-}
-
-impl WebDriverCompatibleCommand for Special {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
-        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.path))
-    }
-
-    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(self.body.to_string()))
-    }
-}
-
 impl Page {
     /// Opens a browser, or says why there is none.
     async fn open(options: Options) -> Option<Self> {
@@ -117,14 +93,8 @@ impl Page {
         };
         let world = World::with(options).await;
         let profile = TempDir::new().unwrap();
-        let driver = browser.drive().unwrap_or_else(|why| panic!("{why}"));
-        let capabilities = capabilities(browser, profile.path());
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities.as_object().unwrap().clone())
-            .connect(&driver.url())
-            .await
-            .unwrap_or_else(|error| panic!("the browser does not start: {error}"));
-        let page = Self { world, client, network: Mutex::default(), expected: Mutex::default(), driver, _profile: profile, _turn: turn };
+        let session = Session::start(browser, profile.path()).await.unwrap_or_else(|why| panic!("the browser does not start: {why}"));
+        let page = Self { world, session, network: Mutex::default(), expected: Mutex::default(), _profile: profile, _turn: turn };
         page.window(DESK).await;
         Some(page)
     }
@@ -134,20 +104,20 @@ impl Page {
     /// Types an address of the app's, or a whole one.
     pub async fn open_path(&self, path: &str) {
         let url = self.world.address().join(path).unwrap();
-        self.client.goto(url.as_str()).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        self.session.go(url.as_str()).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
     /// The path of the page one is at.
     pub async fn path(&self) -> String {
-        self.client.current_url().await.unwrap().path().to_owned()
+        Url::parse(&self.session.url().await.unwrap()).unwrap().path().to_owned()
     }
 
     pub async fn reload(&self) {
-        self.client.refresh().await.unwrap();
+        self.session.reload().await.unwrap();
     }
 
     pub async fn back(&self) {
-        self.client.back().await.unwrap();
+        self.session.back().await.unwrap();
     }
 
     // --- What one does ---
@@ -162,46 +132,45 @@ impl Page {
         let what = format!("`{name}` to click {within}");
         let script = "const [name, within] = arguments; return find(PRESSED, name, within).map((element) => [element, called(element)]);";
         self.until(&what, async || {
-            let element = only(self.script(script, json!([name, within])).await, &self.client)?;
-            if !element.is_enabled().await.map_err(told)? {
-                return Err("it is disabled".into());
-            }
+            let element = only(&self.try_script(script, json!([name, within])).await?)?;
             // What moves, or lies under something else, is tried again.
-            element.click().await.map_err(told)
+            self.session.click(&element).await
         })
         .await;
     }
 
     /// Clicks what a selector finds.
     pub async fn click_at(&self, selector: &str) {
-        self.until(&format!("{selector} to click"), async || self.element(selector).await?.click().await.map_err(told)).await;
+        self.until(&format!("{selector} to click"), async || self.session.click(&self.session.find(selector).await?).await).await;
     }
 
     /// Fills a field that is called so, or chooses in it.
     pub async fn fill(&self, name: &str, value: &str) {
         let script = "const [name] = arguments; return find(FILLED, name).map((element) => [element, called(element)]);";
         self.until(&format!("a field `{name}`"), async || {
-            let element = only(self.script(script, json!([name])).await, &self.client)?;
-            if element.tag_name().await.map_err(told)? == "select" {
-                return element.select_by_label(value).await.map_err(told);
+            let element = only(&self.try_script(script, json!([name])).await?)?;
+            let list = self.try_script("return arguments[0].matches('select');", json!([element.json()])).await?;
+            if list == false {
+                self.session.clear(&element).await?;
             }
-            element.clear().await.map_err(told)?;
-            element.send_keys(value).await.map_err(told)
+            // In a list, the letters choose what begins so.
+            self.session.write(&element, value).await
         })
         .await;
     }
 
     /// Chooses a file in the page's only field for files.
     pub async fn choose_file(&self, file: &Path) {
-        self.until("a field for files", async || self.element("input[type=file]").await?.send_keys(&shown(file)).await.map_err(told)).await;
+        self.until("a field for files", async || self.session.write(&self.session.find("input[type=file]").await?, &shown(file)).await)
+            .await;
     }
 
     /// Drops a file from the desktop on what a selector finds.
     pub async fn drop_file(&self, selector: &str, file: &Path) {
-        let element = self.until(selector, async || self.element(selector).await).await;
+        let element = self.until(selector, async || self.session.find(selector).await).await;
         let script = "arguments[0].scrollIntoView({ block: 'center' }); const box = arguments[0].getBoundingClientRect(); \
                       return [box.left + box.width / 2, box.top + box.height / 2];";
-        let at = self.script(script, json!([element])).await;
+        let at = self.script(script, json!([element.json()])).await;
         let data = json!({"items": [], "files": [shown(file)], "dragOperationsMask": 1});
         for kind in ["dragEnter", "dragOver", "drop"] {
             self.devtools("Input.dispatchDragEvent", json!({"type": kind, "x": at[0], "y": at[1], "data": data})).await;
@@ -220,19 +189,13 @@ impl Page {
 
     /// Presses keys, one after the other.
     pub async fn press(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut actions = KeyActions::new("keyboard".into());
-        for key in keys {
-            actions = actions.then(KeyAction::Down { value: key.into() }).then(KeyAction::Up { value: key.into() });
-        }
-        self.client.perform_actions(actions).await.unwrap();
+        let letters = keys.into_iter().filter_map(|key| char::from_u32(key as u32));
+        self.session.keys(letters).await.unwrap();
     }
 
     /// Types what a keyboard types.
     pub async fn type_text(&self, text: &str) {
-        let actions = text.chars().fold(KeyActions::new("keyboard".into()), |actions, value| {
-            actions.then(KeyAction::Down { value }).then(KeyAction::Up { value })
-        });
-        self.client.perform_actions(actions).await.unwrap();
+        self.session.keys(text.chars()).await.unwrap();
     }
 
     /// Presses Tab until the focus is on what is called so.
@@ -293,13 +256,17 @@ impl Page {
 
     /// What can be read in what a selector finds, once it is there.
     pub async fn text_of(&self, selector: &str) -> String {
-        let text = self.until(selector, async || self.element(selector).await?.text().await.map_err(told)).await;
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        let script = "const found = document.querySelector(arguments[0]); return found && shown(found) ? tidy(found.innerText) : null;";
+        self.until(selector, async || match self.try_script(script, json!([selector])).await? {
+            Value::String(text) => Ok(text),
+            _ => Err("there is none".into()),
+        })
+        .await
     }
 
     /// Looks until a script answers something true.
     pub async fn holds(&self, what: &str, script: &str) {
-        self.until(what, async || match self.try_script(script, json!([])).await.map_err(told)? {
+        self.until(what, async || match self.try_script(script, json!([])).await? {
             Value::Bool(true) => Ok(()),
             other => Err(other.to_string()),
         })
@@ -326,7 +293,7 @@ impl Page {
         let script = "const all = [...document.querySelectorAll(arguments[0])].filter(shown); \
                       return all.length > 0 && all.every((picture) => picture.complete && picture.naturalWidth > 0);";
         self.until(&format!("the pictures {selector}"), async || {
-            let there = self.try_script(script, json!([selector])).await.map_err(told)?;
+            let there = self.try_script(script, json!([selector])).await?;
             if there == true { Ok(()) } else { Err("not all are loaded".into()) }
         })
         .await;
@@ -374,14 +341,12 @@ impl Page {
 
     /// Keeps a picture of the window in `target/screenshots`; in `docs/screenshots` too, smaller, where `SCREENSHOTS` is set to `keep`.
     pub async fn picture(&self, name: &str) {
-        let wait = "const done = arguments[arguments.length - 1]; \
-                    document.fonts.ready.then(() => requestAnimationFrame(() => requestAnimationFrame(() => done(true))));";
-        let _ = self.client.execute_async(wait, Vec::new()).await;
-        let png = self.client.screenshot().await.unwrap();
+        let drawn = "return document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))));";
+        self.script(drawn, json!([])).await;
+        let png = self.photograph(json!({"format": "png"})).await.unwrap();
         write(&root().join("target/screenshots").join(format!("{name}.png")), &png);
         if std::env::var("SCREENSHOTS").is_ok_and(|wish| wish == "keep") {
-            let answer = self.devtools("Page.captureScreenshot", json!({"format": "jpeg", "quality": 84})).await;
-            let jpeg = BASE64_STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
+            let jpeg = self.photograph(json!({"format": "jpeg", "quality": 84})).await.unwrap();
             write(&root().join("docs/screenshots").join(format!("{name}.jpg")), &jpeg);
         }
     }
@@ -446,9 +411,9 @@ impl Page {
 
     /// All that the browser has fetched so far.
     pub async fn fetched(&self) -> Vec<Fetched> {
-        let entries = self.special("se/log", json!({"type": "performance"})).await;
+        let entries = self.session.log("performance").await.unwrap();
         let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in entries.as_array().unwrap() {
+        for entry in entries {
             let message: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
             network.hear(&message["message"]);
         }
@@ -459,7 +424,7 @@ impl Page {
     async fn leave(self) {
         let mut complaints = Vec::new();
         let expected = std::mem::take(&mut *self.expected.lock().unwrap_or_else(PoisonError::into_inner));
-        for entry in self.special("se/log", json!({"type": "browser"})).await.as_array().unwrap() {
+        for entry in self.session.log("browser").await.unwrap() {
             let text = entry["message"].as_str().unwrap();
             let excused = entry["source"] == "network"
                 && expected.iter().any(|(path, status)| {
@@ -474,9 +439,7 @@ impl Page {
         let strangers: BTreeSet<String> = self.fetched().await.into_iter().map(|fetched| fetched.url).filter(|url| !is_here(url)).collect();
         assert!(strangers.is_empty(), "pages asked somebody else: {strangers:?}");
         self.world.assert_books_balance();
-        let Self { client, driver, .. } = self;
-        client.close().await.unwrap();
-        drop(driver);
+        self.session.end().await.unwrap();
     }
 
     // --- Behind it ---
@@ -486,22 +449,17 @@ impl Page {
         self.try_script(script, arguments).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
-    async fn try_script(&self, script: &str, arguments: Value) -> Result<Value, CmdError> {
-        self.client.execute(&format!("{PEOPLE}\n{script}"), arguments.as_array().unwrap().clone()).await
+    async fn try_script(&self, script: &str, arguments: Value) -> Result<Value, String> {
+        self.session.script(&format!("{PEOPLE}\n{script}"), arguments).await
     }
 
-    async fn element(&self, selector: &str) -> Result<Element, String> {
-        self.client.find(fantoccini::Locator::Css(selector)).await.map_err(told)
-    }
-
-    /// A command of the browser's developer tools.
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
-        self.special("goog/cdp/execute", json!({"cmd": command, "params": parameters})).await
+        self.session.devtools(command, parameters).await.unwrap_or_else(|why| panic!("{command}: {why}"))
     }
 
-    async fn special(&self, path: &'static str, body: Value) -> Value {
-        let what = format!("{path} {}", body.to_string().chars().take(300).collect::<String>());
-        self.client.issue_cmd(Special { path, body }).await.unwrap_or_else(|error| panic!("{what}: {error}"))
+    async fn photograph(&self, form: Value) -> Result<Vec<u8>, String> {
+        let answer = self.session.devtools("Page.captureScreenshot", form).await?;
+        BASE64_STANDARD.decode(answer["data"].as_str().unwrap_or_default()).map_err(|error| error.to_string())
     }
 
     /// Looks again and again, as a person who waits does.
@@ -514,7 +472,7 @@ impl Page {
             };
             if Instant::now() > deadline {
                 let picture = self.keep_failure().await;
-                let at = self.client.current_url().await.map(String::from).unwrap_or_default();
+                let at = self.session.url().await.unwrap_or_default();
                 panic!("waited {PATIENCE:?} in vain for {what}\n  at {at}: {}\n  last: {last}{}", picture.display(), self.world.tail());
             }
             tokio::time::sleep(std::time::Duration::from_millis(40)).await;
@@ -525,7 +483,7 @@ impl Page {
     async fn keep_failure(&self) -> PathBuf {
         let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
         let file = root().join("target/screenshots").join(format!("failed-{test}.png"));
-        if let Ok(png) = self.client.screenshot().await {
+        if let Ok(png) = self.photograph(json!({"format": "png"})).await {
             write(&file, &png);
         }
         file
@@ -557,54 +515,12 @@ impl Network {
     }
 }
 
-fn capabilities(browser: &Browser, profile: &Path) -> Value {
-    let arguments = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-quic",
-        "--disable-sync",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-default-apps",
-        "--disable-extensions",
-        "--disable-domain-reliability",
-        "--disable-features=OptimizationHints,MediaRouter,Translate,AutofillServerCommunication,CertificateTransparencyComponentUpdater",
-        "--metrics-recording-only",
-        "--no-first-run",
-        "--no-default-browser-check",
-        "--no-pings",
-        "--hide-scrollbars",
-        "--lang=en-US",
-        // Whoever drives it hears it through a pipe, and when that is gone it ends.
-        "--remote-debugging-pipe",
-        // Whatever it means to ask of the world, it is not heard.
-        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
-    ];
-    let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
-    arguments.push(format!("--user-data-dir={}", profile.display()));
-    json!({
-        "browserName": "chrome",
-        "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
-        "goog:chromeOptions": {
-            "binary": browser.chromium(),
-            "args": arguments,
-            "perfLoggingPrefs": {"enableNetwork": true, "enablePage": false},
-            "prefs": {"intl.accept_languages": "en-US,en", "credentials_enable_service": false, "profile.password_manager_enabled": false},
-        },
-    })
-}
-
 /// The only element of `[[element, name], ...]`.
-fn only(found: Value, client: &Client) -> Result<Element, String> {
-    let found = found.as_array().cloned().unwrap_or_default();
-    match found.as_slice() {
+fn only(found: &Value) -> Result<Element, String> {
+    let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
+    match found {
         [] => Err("there is none".into()),
-        [one] => {
-            let id = one[0].as_object().and_then(|fields| fields.values().next()).and_then(Value::as_str).ok_or("no element")?;
-            Ok(Element::from_element_id(client.clone(), id.to_owned().into()))
-        }
+        [one] => Element::of(&one[0]).ok_or_else(|| "no element".to_owned()),
         several => Err(format!("there are {}: {:?}", several.len(), several.iter().map(|one| one[1].to_string()).collect::<Vec<_>>())),
     }
 }
@@ -616,10 +532,6 @@ fn is_here(url: &str) -> bool {
         Ok(url) => matches!(url.host_str(), Some("127.0.0.1" | "localhost")),
         Err(_) => false,
     }
-}
-
-fn told(error: CmdError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn shown(file: &Path) -> String {

@@ -63,7 +63,7 @@ async fn a_photo_can_be_pasted() {
         page.sees("Drop a photo here, paste one, or").await;
         page.paste_file(&portrait(), "image/jpeg").await;
         page.sees("Choose a hairstyle.").await;
-        assert_eq!(page.world.sql_number("SELECT count(*) FROM uploads WHERE status = 'ready'"), 1);
+        assert_eq!(page.world.sql_number("SELECT count(*) FROM uploads WHERE status = 'stored'"), 1);
     })
     .await;
 }

@@ -1,8 +1,8 @@
 //! What people come for, from the door to the picture in their hand.
 
 use e2e::root;
-use fantoccini::key::Key;
 
+use crate::driver::Key;
 use crate::page::{Page, browse};
 
 /// A photo as it lies on somebody's desktop.
