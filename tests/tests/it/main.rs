@@ -35,5 +35,6 @@ mod tasks;
 mod two_hosts;
 mod uploads;
 mod walk;
+mod web;
 mod webhooks_creem;
 mod webhooks_kie;

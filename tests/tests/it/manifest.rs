@@ -130,6 +130,8 @@ const RIGHTS: [Rights; 15] = [
     // It reads everything and can open nothing that is sealed for others: it holds no session secret and reaches nobody but the bucket.
     ("backup-cron", true, false, &["s3_endpoint"], &["cron_secret", "data_encryption_key", "bucket"]),
     ("health", true, true, &["s3_endpoint"], &["bucket"]),
+    // Pages for everybody. The bucket's address is for their policy.
+    ("web", false, false, &[], &["s3_endpoint"]),
 ];
 
 fn variables_of(rights: &Rights) -> BTreeSet<String> {

@@ -6,7 +6,7 @@ use sandbox::{Credential, Credentials};
 use serde_json::json;
 
 /// Every route with the methods it answers to.
-const ROUTES: [(&str, &str); 54] = [
+const ROUTES: [(&str, &str); 62] = [
     ("/auth/login/google", "GET"),
     ("/auth/login/github", "GET"),
     ("/auth/callback/google", "GET"),
@@ -61,6 +61,14 @@ const ROUTES: [(&str, &str); 54] = [
     ("/internal/backup", "POST"),
     ("/internal/alarms", "POST"),
     ("/health", "GET, HEAD"),
+    ("/", "GET, HEAD"),
+    ("/gallery/abc", "GET, HEAD"),
+    ("/credits", "GET, HEAD"),
+    ("/account", "GET, HEAD"),
+    ("/admin/users", "GET, HEAD"),
+    ("/docs", "GET, HEAD"),
+    ("/openapi.json", "GET, HEAD"),
+    ("/assets/css/tokens.css", "GET, HEAD"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +105,7 @@ async fn an_unknown_address_is_not_found() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
     // Those of nobody, in the manifest's fixed words.
-    for path in ["/", "/nothing", "/api", "/api/nothing", "/webhooks/kie", "/webhooks/kie/a/b", "/webhooks", "/internal", "/index.php"] {
+    for path in ["/nothing", "/api", "/api/nothing", "/webhooks/kie", "/webhooks/kie/a/b", "/webhooks", "/internal", "/index.php"] {
         for person in [&ada, &world.stranger()] {
             let answer = person.get(404, path).await;
             assert_eq!(answer.header("content-type"), "application/problem+json", "{answer}");
@@ -117,6 +125,8 @@ async fn an_unknown_address_is_not_found() {
         "/api/orders/a/b",
         "/api/me/nothing",
         "/health/nothing",
+        "/assets/nothing.js",
+        "/assets/../lib.rs",
         "/files",
     ] {
         ada.get(404, path).await.problem("not_found");

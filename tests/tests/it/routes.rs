@@ -102,6 +102,16 @@ const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
     ("POST", "/internal/alarms", Scheduler, Nothing),
     ("GET", "/health", Open, Nothing),
     ("GET", "/health/live", Open, Nothing),
+    ("GET", "/", Open, Nothing),
+    ("GET", "/gallery/{task}", Open, Nothing),
+    ("GET", "/credits/orders/{order}", Open, Nothing),
+    ("GET", "/account", Open, Nothing),
+    ("GET", "/admin/users", Open, Nothing),
+    ("GET", "/assets/css/tokens.css", Open, Nothing),
+    ("GET", "/docs", Open, Nothing),
+    ("GET", "/openapi.json", Open, Nothing),
+    ("GET", "/robots.txt", Open, Nothing),
+    ("GET", "/favicon.ico", Open, Nothing),
 ];
 
 /// Something of everything that is Ada's.

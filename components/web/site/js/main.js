@@ -72,7 +72,7 @@ async function show({ focus = true } = {}) {
     }
   } catch (error) {
     if (!stillHere()) return;
-    put(main, failed(error, () => show()));
+    put(main, failed(error, () => show(), "h1"));
   }
   if (focus) {
     window.scrollTo(0, 0);
@@ -102,7 +102,7 @@ async function begin() {
   try {
     await meet();
   } catch (error) {
-    put(frame(), failed(error, begin));
+    put(frame(), failed(error, begin, "h1"));
     return;
   }
   await show({ focus: false });

@@ -70,8 +70,8 @@ export function complain(error) {
 }
 
 /** What stands in the place of something that could not be loaded. */
-export function failed(error, again) {
-  return h("div", { class: "empty", role: "alert" }, h("h2", {}, w.wrongHead), h("p", {}, error.words ?? String(error)), again && button(w.retry, { onclick: again }));
+export function failed(error, again, head = "h2") {
+  return h("div", { class: "empty", role: "alert" }, h(head, { tabindex: "-1" }, w.wrongHead), h("p", {}, error.words ?? error.message), again && button(w.retry, { onclick: again }));
 }
 
 export function empty(picture, head, text, ...more) {

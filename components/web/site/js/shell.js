@@ -87,7 +87,7 @@ function menu(user) {
   return h(
     "details",
     { class: "menu" },
-    h("summary", { "aria-label": w.menu }, face),
+    h("summary", {}, face, h("span", { class: "hush" }, w.menu)),
     h(
       "div",
       { class: "sheet" },

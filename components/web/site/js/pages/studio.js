@@ -446,9 +446,9 @@ function drawShelf(bench) {
       "div",
       { class: "stack" },
       h("div", { class: "row apart" }, h("div", { class: "row" }, h("h2", {}, w.styles), count), choices(w.styles, [["", w.all], ...Object.entries(w.groups)], chosen.group, (group) => ((chosen.group = group), drawStyles()))),
+      h("div", { class: "row tint" }, h("h3", {}, w.color), swatches, colorName),
       grid,
     ),
-    h("div", { class: "stack" }, h("div", { class: "row" }, h("h2", {}, w.color), colorName), swatches),
     h("div", { class: "wishes" }, detail, model),
   );
 }
