@@ -130,7 +130,8 @@ impl Page {
     /// Clicks what is called so within what a selector finds.
     pub async fn click_in(&self, within: &str, name: &str) {
         let what = format!("`{name}` to click {within}");
-        let script = "const [name, within] = arguments; return find(PRESSED, name, within).map((element) => [element, called(element)]);";
+        let script = "const [name, within] = arguments; const found = find(PRESSED, name, within); \
+                      if (found.length === 1) bring(found[0]); return found.map((element) => [element, called(element)]);";
         self.until(&what, async || {
             let element = only(&self.try_script(script, json!([name, within])).await?)?;
             // What moves, or lies under something else, is tried again.
@@ -201,13 +202,15 @@ impl Page {
     /// Presses Tab until the focus is on what is called so.
     pub async fn tab_to(&self, name: &str) {
         let mut passed = Vec::new();
-        let focused = "const at = document.activeElement; return at && at !== document.body ? called(at) : '';";
+        let focused = "const at = document.activeElement; return at && at !== document.body ? [called(at), covered(at)] : ['', false];";
         self.until(&format!("`{name}` to be reached with Tab"), async || {
             // What has been there before comes round again: then it was not on the page yet.
             for _ in 0..120 {
                 self.press([Key::Tab]).await;
-                let at = self.script(focused, json!([])).await.as_str().unwrap_or_default().to_owned();
-                if at == name || (at.contains(name) && !name.is_empty()) {
+                let found = self.script(focused, json!([])).await;
+                let at = found[0].as_str().unwrap_or_default().to_owned();
+                if at.contains(name) {
+                    assert_eq!(found[1], false, "`{at}` has the focus and something lies over it");
                     return Ok(());
                 }
                 if at.is_empty() && !passed.is_empty() {
@@ -495,21 +498,22 @@ impl Network {
     fn hear(&mut self, message: &Value) {
         let parameters = &message["params"];
         let Some(id) = parameters["requestId"].as_str() else { return };
-        let request = self.requests.entry(id.to_owned()).or_default();
         match message["method"].as_str() {
             Some("Network.requestWillBeSent") => {
                 // A redirect goes on under the same number.
-                if let Some(bytes) = parameters["redirectResponse"]["encodedDataLength"].as_f64() {
-                    let before = Fetched { bytes, ..request.clone() };
-                    let id = format!("{id} before {}", parameters["timestamp"]);
-                    *request = Fetched::default();
-                    self.requests.insert(id, before);
+                if let Some(mut before) = self.requests.remove(id) {
+                    before.bytes = parameters["redirectResponse"]["encodedDataLength"].as_f64().unwrap_or_default();
+                    self.requests.insert(format!("{id} before {}", parameters["timestamp"]), before);
                 }
-                let request = self.requests.entry(id.to_owned()).or_default();
-                request.url = parameters["request"]["url"].as_str().unwrap_or_default().to_owned();
-                request.kind = parameters["type"].as_str().unwrap_or_default().to_owned();
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let request = Fetched { url: text(&parameters["request"]["url"]), kind: text(&parameters["type"]), bytes: 0.0 };
+                self.requests.insert(id.to_owned(), request);
             }
-            Some("Network.loadingFinished") => request.bytes = parameters["encodedDataLength"].as_f64().unwrap_or_default(),
+            Some("Network.loadingFinished") => {
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.bytes = parameters["encodedDataLength"].as_f64().unwrap_or_default();
+                }
+            }
             _ => {}
         }
     }
@@ -525,13 +529,12 @@ fn only(found: &Value) -> Result<Element, String> {
     }
 }
 
-/// Whether an address leads nowhere but to this machine.
+/// Whether an address leads nowhere but to this machine. The browser's own pages, and what is written out in an address, lead nowhere at all.
 fn is_here(url: &str) -> bool {
-    match Url::parse(url) {
-        Ok(url) if ["data", "blob", "about"].contains(&url.scheme()) => true,
-        Ok(url) => matches!(url.host_str(), Some("127.0.0.1" | "localhost")),
-        Err(_) => false,
-    }
+    Url::parse(url).is_ok_and(|url| match url.scheme() {
+        "http" | "https" | "ws" | "wss" => matches!(url.host_str(), Some("127.0.0.1" | "localhost")),
+        scheme => ["about", "blob", "chrome", "data"].contains(&scheme),
+    })
 }
 
 fn shown(file: &Path) -> String {

@@ -16,6 +16,18 @@ function called(element) {
   return tidy(element.innerText) || tidy(pictures) || tidy(element.title) || tidy(element.placeholder);
 }
 
+/** Whether something else lies over its middle. */
+function covered(element) {
+  const box = element.getBoundingClientRect();
+  const top = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+  return !top || !(element.contains(top) || top.contains(element) || [...(element.labels ?? [])].some((label) => label.contains(top)));
+}
+
+/** Scrolls as a person does who wants to get at something that lies under the edge of something else. */
+function bring(element) {
+  if (covered(element)) element.scrollIntoView({ block: "center", behavior: "instant" });
+}
+
 const PRESSED =
   "a[href], button, summary, label, input[type=submit], input[type=button], input[type=checkbox], input[type=radio], " +
   "[role=button], [role=link], [role=tab], [role=menuitem], [role=option], [role=radio], [role=checkbox], [role=switch]";
