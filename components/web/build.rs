@@ -77,9 +77,10 @@ fn sheet(files: &BTreeMap<String, Vec<u8>>) -> Result<String> {
     for (path, bytes) in files {
         let Some(id) = path.strip_prefix("hairstyles/").and_then(|name| name.strip_suffix(".svg")) else { continue };
         let text = std::str::from_utf8(bytes)?.trim();
-        let start = text.find('>').with_context(|| path.clone())?;
-        let end = text.rfind("</svg>").with_context(|| path.clone())?;
-        write!(sheet, "<symbol id=\"{id}\" viewBox=\"0 0 160 160\">{}</symbol>", &text[start + 1..end])?;
+        let (head, rest) = text.split_once('>').with_context(|| path.clone())?;
+        let inside = rest.strip_suffix("</svg>").with_context(|| path.clone())?;
+        let view = head.split("viewBox=\"").nth(1).and_then(|rest| rest.split('"').next()).with_context(|| path.clone())?;
+        write!(sheet, "<symbol id=\"{id}\" viewBox=\"{view}\">{inside}</symbol>")?;
     }
     sheet.push_str("</svg>");
     Ok(sheet)

@@ -9,7 +9,7 @@ type Rights = (&'static str, bool, bool, &'static [&'static str], &'static [&'st
 const BUCKET: [&str; 5] = ["s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"];
 
 /// Component, database, key-value, hosts, variables beside `public_url`; `"bucket"` stands for what is needed to sign for the bucket.
-const RIGHTS: [Rights; 15] = [
+const RIGHTS: [Rights; 16] = [
     (
         "auth",
         true,

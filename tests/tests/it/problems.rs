@@ -126,7 +126,7 @@ async fn an_unknown_address_is_not_found() {
         "/api/me/nothing",
         "/health/nothing",
         "/assets/nothing.js",
-        "/assets/../lib.rs",
+        "/assets/css/..%2F..%2Flib.rs",
         "/files",
     ] {
         ada.get(404, path).await.problem("not_found");
@@ -214,7 +214,7 @@ async fn every_answer_carries_its_request_id_and_what_it_took() {
         assert_eq!(length.parse::<usize>().ok(), Some(answer.body.len()), "without it a kept connection waits: {answer}");
         let lines: Vec<_> = world.events("request").into_iter().filter(|line| line["request_id"] == id.as_str()).collect();
         assert_eq!(lines.len(), 1, "one line for one request: {answer}{}", world.tail());
-        let shown = path.replace("TASK_1", "*").replace("1_a.jpg", "*");
+        let shown = ["TASK_1", "1_a.jpg", "tokens.css", "openapi.json"].iter().fold(path.to_owned(), |path, name| path.replace(name, "*"));
         assert_eq!((&lines[0]["path"], &lines[0]["status"], &lines[0]["method"]), (&json!(shown), &json!(answer.status), &json!("GET")));
     }
 }

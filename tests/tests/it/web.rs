@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use e2e::{Answer, Person, World, root};
+use e2e::{World, root};
 use http::Method;
 
 /// What an HTML page loads from us.
@@ -13,16 +13,12 @@ fn loads(html: &str) -> Vec<&str> {
     of("src=\"").chain(of("href=\"")).filter(|address| address.starts_with("/assets/")).collect()
 }
 
-async fn unzipped(person: &Person, path: &str) -> Answer {
-    person.get(200, path).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_and_all_it_loads_is_there_with_its_type() {
     let world = World::new().await;
     let stranger = world.stranger();
     for path in ["/", "/gallery", "/gallery/TASK_1", "/credits/orders/x", "/account", "/admin", "/admin/users/x", "/docs"] {
-        let page = unzipped(&stranger, path).await;
+        let page = stranger.get(200, path).await;
         assert_eq!((page.header("content-type"), page.header("cache-control")), ("text/html; charset=utf-8", "no-cache"), "{path}");
         let html = String::from_utf8_lossy(&page.body).into_owned();
         assert!(!html.contains("{{"), "{path}: a place that was not filled");
@@ -128,10 +124,10 @@ fn what_is_said_in_english_is_said_in_chinese() {
     scripts(&root().join("components/web/site/js"), &mut found);
     let mut told = 0;
     for (path, text) in found {
-        let Some(start) = text.find("words({") else { continue };
+        let Some(start) = text.find("= words({\n") else { continue };
         let block = &text[start..text[start..].find("\n});").map_or(text.len(), |end| start + end)];
         let (english, chinese) = block.split_once("\n  zh: {").unwrap_or_else(|| panic!("{path} speaks no Chinese"));
-        let (english, chinese) = (keys(english), keys(chinese));
+        let (english, chinese) = (keys(english), keys(&format!("{{{chinese}")));
         assert!(!english.is_empty(), "{path}");
         assert_eq!(english, chinese, "{path}");
         told += english.len();
