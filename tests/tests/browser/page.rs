@@ -344,7 +344,8 @@ impl Page {
 
     /// Keeps a picture of the window in `target/screenshots`; in `docs/screenshots` too, smaller, where `SCREENSHOTS` is set to `keep`.
     pub async fn picture(&self, name: &str) {
-        let drawn = "return document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))));";
+        // Words that pass by are read by `sees`; here they would only lie over what is to be shown.
+        let drawn = "document.querySelectorAll('.note').forEach((note) => note.remove()); return document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))));";
         self.script(drawn, json!([])).await;
         let png = self.photograph(json!({"format": "png"})).await.unwrap();
         write(&root().join("target/screenshots").join(format!("{name}.png")), &png);
