@@ -1,7 +1,7 @@
 // Whether the books are right: every rule, how many rows it is about, and which break it.
 
 import { get } from "../../api.js";
-import { h, id } from "../../dom.js";
+import { h } from "../../dom.js";
 import { number, time, words } from "../../language.js";
 import { button, icon, pill } from "../../parts.js";
 import { fill, page, table } from "./common.js";
@@ -61,7 +61,6 @@ function draw({ clean, rules }) {
 }
 
 function group(name, rules) {
-  const head = id("rules");
   const sheet = table(name, [
     { head: w.id, cell: (rule) => h("code", {}, rule.id) },
     { head: w.rule, cell: (rule) => [inWords(rule), rule.head && h("p", { class: "small muted" }, `${w.head} `, h("code", { title: rule.head }, rule.head.slice(0, 16))), rule.violations > 0 && offenders(rule)], wide: true },
@@ -70,7 +69,7 @@ function group(name, rules) {
   ]);
   sheet.classList.add("rules");
   sheet.add(rules);
-  return h("section", { class: "stack tight", "aria-labelledby": head }, h("h2", { id: head }, name), sheet);
+  return h("section", { class: "stack tight" }, h("h2", {}, name), sheet);
 }
 
 function inWords({ id: rule, rule: text }) {

@@ -1,6 +1,6 @@
 // What the admins' pages share: their own navigation, lists that are read row by row, and who something is about.
 
-import { h, id, put } from "../../dom.js";
+import { h, put } from "../../dom.js";
 import { number, relative, time, words } from "../../language.js";
 import { bones, button, empty, failed } from "../../parts.js";
 import { person, recount } from "../../person.js";
@@ -211,8 +211,7 @@ export function form(props, send, submit, ...children) {
 
 export const submit = (text, kind = "primary") => h("button", { type: "submit", class: `button ${kind}` }, text);
 
-/** A heading with an id, and the section it heads. */
+/** A heading and what it heads. */
 export function section(head, ...children) {
-  const title = id("section");
-  return h("section", { class: "stack", "aria-labelledby": title }, h("h2", { id: title }, head), children);
+  return h("section", { class: "stack" }, h("h2", {}, head), children);
 }
