@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 mod answer;
+pub mod contract;
 pub mod hosts;
 pub mod kie;
 pub mod photos;
@@ -666,11 +667,16 @@ impl Person {
     pub async fn ask(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let asked = format!("{} {}", request.method(), request.url().path());
+        let (method, url) = (request.method().to_string(), request.url().clone());
         let answer = match self.client.execute(request).await {
             Ok(answer) => answer,
             Err(error) => panic!("{asked}: no answer: {error:?}{}", self.world.tail()),
         };
-        Answer::read(asked, answer).await
+        let answer = Answer::read(asked, answer).await;
+        if url.origin() == self.world.address().origin() {
+            contract::check(&method, url.path(), &answer);
+        }
+        answer
     }
 
     /// Sends a request that should be answered with this status.

@@ -59,8 +59,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Write the API's description as the types have it now
+    Openapi,
     /// Check everything: formatting, lints, sizes, and all tests
     Test(test::Options),
+    /// Make the pictures of docs/screenshots anew, from the tests of the pages
+    Screenshots,
 }
 
 fn main() -> ExitCode {
@@ -87,7 +91,9 @@ fn dispatch(chore: &Chore) -> Result<ExitCode> {
         }
         Chore::Audit(options) => audit::audit(options)?,
         Chore::Restore { arguments } => return restore::restore(arguments),
+        Chore::Openapi => command::run(command::cargo().current_dir(command::root()).args(["run", "--quiet", "--bin", "openapi"]))?,
         Chore::Test(options) => test::test(options)?,
+        Chore::Screenshots => test::screenshots()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// A hairstyle.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hairstyle {
     pub id: &'static str,
     pub name: &'static str,
@@ -17,6 +18,7 @@ pub struct Hairstyle {
 
 /// A hair colour. `keep-original` is the absence of a wish.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HairColor {
     pub id: &'static str,
     pub name: &'static str,
@@ -30,6 +32,7 @@ pub struct HairColor {
 
 /// A model, by the id clients use, and the adapter that speaks to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Model {
     pub id: &'static str,
     pub name: &'static str,

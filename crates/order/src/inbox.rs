@@ -144,6 +144,7 @@ fn delay(attempts: u32) -> i64 {
 
 /// An event as an admin sees it.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PaymentEvent))]
 pub struct Listed {
     pub id: String,
     #[serde(rename = "type")]

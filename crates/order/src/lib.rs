@@ -17,6 +17,7 @@ pub mod subscription;
 
 /// Something to buy.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Product {
     pub id: String,
     pub name: String,
@@ -37,6 +38,7 @@ pub struct Product {
 
 /// An order as its owner sees it.
 #[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Order {
     pub id: String,
     pub product_id: Option<String>,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// A subscription as its owner sees it.
 #[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     pub id: String,
     pub product_id: Option<String>,

@@ -9,6 +9,7 @@ use serde::Serialize;
 /// The stable codes of the HTTP contract. A client may branch on them; they never change meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Code {
     Unauthenticated,
     Forbidden,
@@ -75,6 +76,7 @@ impl Code {
 
 /// One field of the input that is wrong.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// Where: a JSON field (`hairstyles[1]`), a form part (`file`) or a header name.
     pub field: String,

@@ -61,6 +61,7 @@ struct Known {
 
 /// A session as its owner sees it.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Session))]
 pub struct Listed {
     pub id: String,
     pub current: bool,
@@ -283,6 +284,7 @@ pub async fn list(call: &Call, caller: &SignedIn) -> Result<Vec<Listed>, Problem
 
 /// One sign-in, as the log has it.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SignIn))]
 pub struct SignedInAt {
     pub ip_address: Option<String>,
     pub user_agent: Option<String>,

@@ -15,6 +15,7 @@ pub const MOST_STYLES: usize = 8;
 /// The body of `POST /api/tasks`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TaskOrder))]
 pub struct Input {
     upload_id: String,
     hairstyles: Vec<String>,

@@ -64,6 +64,7 @@ pub struct Params {
 
 /// A task as its owner sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
 pub struct View {
     pub task_no: String,
     pub status: String,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 /// A person.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct User {
     pub id: String,
     pub email: String,
@@ -23,6 +24,7 @@ pub struct User {
 
 /// What the ledger says about a person's credits.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Credits {
     pub balance: i64,
     /// What can be spent, in the order it will be.
@@ -33,6 +35,7 @@ pub struct Credits {
 
 /// Credits that came together and expire together.
 #[derive(Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lot {
     pub id: String,
     pub amount: i64,
@@ -47,6 +50,7 @@ pub struct Lot {
 
 /// One line of the account book.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Movement {
     pub id: String,
     /// Positive adds, negative spends.
@@ -64,6 +68,7 @@ pub struct Movement {
 
 /// A person's key figures.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Stats {
     pub total_tasks: i64,
     pub completed_tasks: i64,
@@ -330,6 +335,7 @@ pub async fn all(page: &Page, now: i64) -> Result<Vec<User>, Error> {
 
 /// A way to sign in, as its owner sees it.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Identity))]
 pub struct WayIn {
     pub id: String,
     pub provider: String,

@@ -111,6 +111,40 @@ async fn coming_back_without_having_paid_grants_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_browser_comes_back_to_the_orders_page() {
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
+    let world = World::new().await;
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await;
+    let id = order["id"].as_str().unwrap();
+    let back = world.control().pay(&world.control().checkouts()[0].checkout_id).await.unwrap().return_url.unwrap();
+    let returned = async |accept: &str| -> String {
+        let answer = ada.send(302, ada.request(Method::GET, &back).header("accept", accept)).await;
+        answer.header("location").to_owned()
+    };
+    for accept in [BROWSER, "text/html", "application/json;q=0.1, TEXT/HTML;q=0.5"] {
+        assert_eq!(returned(accept).await, format!("/credits/orders/{id}"), "{accept}");
+    }
+    for accept in ["*/*", "application/json", "application/json, text/html;q=0", "text/*"] {
+        assert_eq!(returned(accept).await, format!("/api/orders/{id}"), "{accept}");
+    }
+    assert_eq!(ada.credits().await, 13);
+    let unknown = ada.request(Method::GET, "/callback/payment?checkout_id=ch_unknown").header("accept", BROWSER);
+    ada.send(404, unknown).await.problem("not_found");
+
+    // The payment provider cannot be asked now: the page waits for its word. What the address says may only name a page.
+    world.fault(Fault::CreemApiAnswers { status: 500 });
+    assert_eq!(returned(BROWSER).await, format!("/credits/orders/{id}"));
+    ada.get(502, &back).await.problem("provider_unavailable");
+    for (query, page) in [("&request_id=..%2F..%2Fauth%2Flogout", "/credits"), ("&request_id=", "/credits"), ("", "/credits")] {
+        let answer = ada.request(Method::GET, &format!("/callback/payment?checkout_id=ch_1{query}")).header("accept", BROWSER);
+        assert_eq!(ada.send(302, answer).await.header("location"), page, "{query}");
+    }
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn coming_back_twice_grants_once() {
     let world = World::new().await;
     world.fault(Fault::CreemWebhookDrop);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Who may use an endpoint.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Door {
+pub enum Door {
     /// Everybody.
     Open,
     /// Whoever is signed in, for what is theirs.
@@ -29,7 +29,7 @@ use Door::{Admin, Open, Scheduler, Signed, SignedIn, Step};
 
 /// What an endpoint takes as its body.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Takes {
+pub enum Takes {
     Nothing,
     Json,
     Photo,
@@ -39,7 +39,7 @@ enum Takes {
 use Takes::{Json, Nothing, Photo, Raw};
 
 /// Method, path, door, body; `{}` stands for the id of something that is somebody's own.
-const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
+pub const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
     ("GET", "/auth/login/google", Open, Nothing),
     ("GET", "/auth/login/github", Open, Nothing),
     ("GET", "/auth/callback/google", Step, Nothing),

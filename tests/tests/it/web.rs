@@ -43,9 +43,14 @@ async fn a_page_may_load_and_reach_nothing_but_what_it_needs() {
     let page = world.stranger().get(200, "/").await;
     let policy = page.header("content-security-policy");
     let bucket = format!("img-src 'self' blob: data: {};", world.places().s3.as_str().trim_end_matches('/'));
-    for part in
-        ["default-src 'none';", "script-src 'self';", "style-src 'self';", "connect-src 'self';", "frame-ancestors 'none';", bucket.as_str()]
-    {
+    for part in [
+        "default-src 'none';",
+        "script-src 'self';",
+        "style-src 'self';",
+        "connect-src 'self';",
+        "frame-ancestors 'none';",
+        bucket.as_str(),
+    ] {
         assert!(policy.contains(part), "{part}: {policy}");
     }
     for loose in ["unsafe", "*", "https:", "http: "] {

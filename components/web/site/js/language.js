@@ -39,14 +39,21 @@ export function named(entry) {
 
 const locale = language === "zh" ? "zh-CN" : navigator.languages?.find((tag) => tag.startsWith("en")) ?? "en";
 const when = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
-const day = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
+const whole = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const ago = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
+const monthOfYear = new Intl.DateTimeFormat(locale, { year: "numeric", month: "long" });
+const dayOfMonth = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
+const timeOfDay = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const figures = new Intl.NumberFormat(locale);
 
 /** Unix seconds as a date with the time of day. */
 export const time = (seconds) => when.format(new Date(seconds * 1000));
 /** Unix seconds as a date. */
-export const date = (seconds) => day.format(new Date(seconds * 1000));
+export const date = (seconds) => whole.format(new Date(seconds * 1000));
+/** Unix seconds as a month with its year, as a day without one, and as the time of day. */
+export const month = (seconds) => monthOfYear.format(new Date(seconds * 1000));
+export const day = (seconds) => dayOfMonth.format(new Date(seconds * 1000));
+export const clock = (seconds) => timeOfDay.format(new Date(seconds * 1000));
 export const number = (value) => figures.format(value);
 
 /** Unix seconds as "5 minutes ago", or "in 3 days". */

@@ -19,6 +19,7 @@ const PAGES = [
   ["/credits", "credits", "person"],
   ["/credits/orders/:order", "order", "person"],
   ["/account", "account", "person"],
+  ["/account/farewell", "farewell", "anyone"],
   ["/admin", "admin/overview", "admin"],
   ["/admin/users", "admin/users", "admin"],
   ["/admin/users/:user", "admin/user", "admin"],
@@ -31,7 +32,7 @@ const PAGES = [
 
 function match(path) {
   const asked = path.split("/").filter(Boolean);
-  for (const [pattern, module] of PAGES) {
+  for (const [pattern, module, who] of PAGES) {
     const parts = pattern.split("/").filter(Boolean);
     if (parts.length !== asked.length) continue;
     const named = {};
@@ -40,7 +41,7 @@ function match(path) {
       named[part.slice(1)] = decodeURIComponent(asked[at]);
       return true;
     });
-    if (fits) return { module, named };
+    if (fits) return { module, who, named };
   }
   return undefined;
 }
@@ -57,7 +58,7 @@ async function show({ focus = true } = {}) {
   const turn = seen;
   const found = match(location.pathname);
   // Whoever is not signed in sees the door, and comes back to where they wanted to be.
-  const module = person.user ? found?.module : "welcome";
+  const module = person.user || found?.who === "anyone" ? found?.module : "welcome";
   const main = frame();
   const stillHere = () => turn === seen && !signal.aborted;
   try {

@@ -62,6 +62,13 @@ export function note(text, seconds = 6) {
   setTimeout(() => element.remove(), seconds * 1000);
 }
 
+/** Says something to those who hear the page instead of seeing it change. */
+export function announce(text) {
+  const element = h("span", { class: "hush" }, text);
+  document.getElementById("notes").append(element);
+  setTimeout(() => element.remove(), 10_000);
+}
+
 /** Tells a person about an error, whatever it is. */
 export function complain(error) {
   if (error?.name === "AbortError") return;
@@ -82,21 +89,59 @@ export function bones(lines = 3) {
   return h("div", { class: "stack", "aria-busy": "true", "aria-label": w.loading, role: "status" }, Array.from({ length: lines }, () => h("div", { class: "bones" })));
 }
 
-/** Asks before something that cannot be undone. Answers whether to go on. */
-export function ask({ head, text, yes, danger = false, body }) {
+/**
+ * Fills a place of a page with what `load` puts there. Until then it holds bones; what went wrong is told there, with a way to try again.
+ * `wrap` is put around both.
+ */
+export async function fill(place, load, { signal, lines = 3, wrap = (content) => content } = {}) {
+  put(place, wrap(bones(lines)));
+  try {
+    await load();
+  } catch (error) {
+    if (error.name === "AbortError" || signal?.aborted) return;
+    const again = async () => {
+      await fill(place, load, { signal, lines, wrap });
+      // The button is gone, and the focus with it.
+      place.tabIndex = -1;
+      place.focus({ preventScroll: true });
+    };
+    put(place, wrap(failed(error, again)));
+  }
+}
+
+/**
+ * Asks before something that cannot be undone. Answers whether to go on. `no` names the way out. `act` is what is done meanwhile: the dialog
+ * closes when it has succeeded, stays when it answers false, and shows what it throws.
+ */
+export function ask({ head, text, yes, no = w.cancel, danger = false, body, act }) {
   return new Promise((resolve) => {
     const title = id("dialog");
+    const wrong = h("p", { class: "say bad", role: "alert", hidden: true });
+    let busy = false;
+    const go = async () => {
+      wrong.hidden = true;
+      busy = true;
+      try {
+        if ((await act?.()) !== false) dialog.close("yes");
+      } catch (error) {
+        wrong.textContent = error.words ?? error.message;
+        wrong.hidden = false;
+      } finally {
+        busy = false;
+      }
+    };
     const dialog = h(
       "dialog",
-      { "aria-labelledby": title, onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) },
+      { "aria-labelledby": title, oncancel: (event) => busy && event.preventDefault(), onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) },
       h("h2", { id: title }, head),
       text && h("p", {}, text),
       body,
+      wrong,
       h(
         "div",
         { class: "row" },
-        h("button", { type: "button", class: "button", onclick: () => dialog.close("no") }, w.cancel),
-        h("button", { type: "button", class: danger ? "button danger" : "button primary", onclick: () => dialog.close("yes") }, yes),
+        h("button", { type: "button", class: "button", onclick: () => busy || dialog.close("no") }, no),
+        button(yes, { kind: danger ? "danger" : "primary", onclick: go }),
       ),
     );
     document.body.append(dialog);
@@ -161,7 +206,17 @@ export function drawing(style, hex) {
 
 /** A list that grows by pages: `load(cursor)` answers {items, next}. `draw(item)` answers an element. */
 export function growing(container, load, draw, { none, signal } = {}) {
-  const more = button(w.more, { onclick: () => next() });
+  const more = button(w.more, {
+    onclick: async () => {
+      const last = container.lastElementChild;
+      await next();
+      // The button went away with the last page: the focus goes to where the new ones begin.
+      if (!foot.hidden) return;
+      const first = last?.nextElementSibling ?? container;
+      first.tabIndex = -1;
+      first.focus({ preventScroll: true });
+    },
+  });
   const foot = h("div", { class: "row", hidden: true }, more);
   container.after(foot);
   let cursor;
@@ -176,6 +231,23 @@ export function growing(container, load, draw, { none, signal } = {}) {
     foot.hidden = !following;
   }
   return next();
+}
+
+/** Puts the first `most` of the items into a list, and answers a button that brings the rest, if there is one. `text(n)` names it. */
+export function folded(list, items, draw, most, text) {
+  list.append(...items.slice(0, most).map(draw));
+  if (items.length <= most) return null;
+  const more = button(text(items.length), {
+    kind: "quiet slim",
+    onclick: () => {
+      const rest = items.slice(most).map(draw);
+      list.append(...rest);
+      more.parentElement.remove();
+      rest[0].tabIndex = -1;
+      rest[0].focus({ preventScroll: true });
+    },
+  });
+  return h("div", { class: "row" }, more);
 }
 
 const PATHS = {

@@ -85,7 +85,7 @@ function build() {
 }
 
 function menu(user) {
-  const face = user ? h("span", { class: "avatar", "aria-hidden": "true" }, initials(user.name || user.email)) : h("span", { class: "avatar", "aria-hidden": "true" }, icon("person"));
+  const face = user ? h("span", { class: "avatar" }, initials(user.name || user.email)) : h("span", { class: "avatar", "aria-hidden": "true" }, icon("person"));
   return h(
     "details",
     { class: "menu" },

@@ -7,14 +7,14 @@ import { asset, drawing } from "../parts.js";
 const w = words({
   en: {
     title: "Try the haircut before the scissors do",
-    text: "Upload a photo, choose a few hairstyles, and see yourself with them in under a minute. Your first three pictures are on us.",
+    text: "Upload a photo, choose a few hairstyles, and see yourself with them in under a minute.",
     google: "Continue with Google", github: "Continue with GitHub",
     steps: [["Bring a photo", "From your phone, your camera or the clipboard. It is deleted after seven days."], ["Choose hairstyles", "Twenty-six cuts and twelve colours, or your own words."], ["Compare", "Slide between before and after, keep what you like."]],
     styles: "Some of the hairstyles", fine: "Only your hair changes: your face, your light, your room stay as they are.",
   },
   zh: {
     title: "先看效果，再动剪刀",
-    text: "上传一张照片，挑几款发型，一分钟内看到自己的新样子。前三张免费。",
+    text: "上传一张照片，挑几款发型，一分钟内看到自己的新样子。",
     google: "使用 Google 登录", github: "使用 GitHub 登录",
     steps: [["上传照片", "手机、相机或剪贴板都可以。七天后自动删除。"], ["选择发型", "二十六款发型，十二种发色，也可以写下自己的想法。"], ["前后对比", "拖动滑块对比前后，保存喜欢的。"]],
     styles: "部分发型", fine: "只改变头发：面容、光线和背景保持不变。",
