@@ -67,7 +67,9 @@ pub async fn list(page: &Page) -> Result<(Vec<Value>, Option<String>), Problem> 
     // With the addresses of whom it is about, so that people need not read ids.
     let email = |column: &str| format!("(SELECT email FROM users WHERE id = {column})");
     let (of_admin, of_subject) = (email("admin_id"), email("subject"));
-    let sql = format!("SELECT {COLUMNS}, {of_admin}, {of_subject} FROM admin_log WHERE (at, seq) < (?3, ?4) ORDER BY seq DESC LIMIT ?1 OFFSET ?2");
+    let sql = format!(
+        "SELECT {COLUMNS}, {of_admin}, {of_subject} FROM admin_log WHERE (at, seq) < (?3, ?4) ORDER BY seq DESC LIMIT ?1 OFFSET ?2"
+    );
     let (at, seq) = page.before_number()?;
     let rows = run(&sql, vec![page.limit.into(), page.offset.into(), at.into(), seq.into()]).await?;
     let last = rows.last().map(|row| (row.integer(1), row.integer(0).to_string()));

@@ -4,7 +4,7 @@ import { get } from "../../api.js";
 import { h } from "../../dom.js";
 import { number, time, words } from "../../language.js";
 import { button, icon, pill } from "../../parts.js";
-import { fill, page, table } from "./common.js";
+import { load, page, table } from "./common.js";
 
 const w = words({
   en: {
@@ -12,7 +12,15 @@ const w = words({
     right: "The books are right", rightText: (rules, rows) => `${number(rules)} rules hold over ${number(rows)} rows.`, wrong: (n) => (n === 1 ? "One rule is broken" : `${number(n)} rules are broken`),
     wrongText: "This should never happen: somebody may have written to the database by hand. Stop and look before anything else is done; the rows are named below.", at: (when) => `Checked ${when}.`,
     groups: [["Credits", /^(I1|I2|I6b)/], ["Pictures", /^(I3|I5b)/], ["Orders and plans", /^(I4|I5a|I6a)/], ["People and admins", /^(I7|L)/], ["What should have ended by now", /^O/], ["Others", /./]],
-    id: "Rule", rule: "What must hold", looked: "Rows looked at", result: "Result", holds: "Holds", broken: (n) => `${number(n)} ${n === 1 ? "row breaks" : "rows break"} it`, rows: "The rows", more: (n) => `and ${number(n)} more`, head: "The log ends with", rules: null,
+    id: "Rule", rule: "What must hold", looked: "Rows looked at", result: "Result", holds: "Holds", broken: (n) => `${number(n)} ${n === 1 ? "row breaks" : "rows break"} it`, rows: "The rows", more: (n) => `and ${number(n)} more`, head: "The log ends with",
+    rules: {
+      I1a: "No lot of credits is overdrawn or overfilled, and each holds what its rows say.", I1b: "Every row of the ledger belongs to a lot of the same owner and expiry.", I2a: "The unexpired rows add up to what the unexpired lots hold, at every moment past and to come.", I2b: "Everybody's balance is what their lots held when it was written.",
+      I3a: "A picture's charges minus returns are its price, and nothing once it failed.", I3b: "The ledger moved for each picture what its consumptions say.", I4a: "Each paid order of a pack has exactly its grant, any other order none.", I4b: "Each paid order of a plan has its subscription.",
+      I4c: "A plan's payment grants its months in turn, and never more in all than it was for.", I4d: "Credits follow the money: what is to be taken back fits what was refunded or disputed.", I5a: "An order has a time of payment if it was paid and only then, and is refunded if all its money went back and only then.", I5b: "A completed order has its pictures until its owner goes, any other none.",
+      I7a: "Of whoever is erased nothing is left but money.", I7b: "Every gift in the admins' log is in the books.", I7c: "Every gift in the books is an act in the admins' log.", I7d: "Every admin was made one by an act in the admins' log, the last about their role.",
+      I6a: "An event that is dealt with has the time of that, an open one has none.", I6b: "Nothing (order, month of a plan, sign-up, gift) was granted twice.", O1: "No picture is unfinished an hour after it was ordered.", O2: "No order is pending for more than two days.", O3: "No payment event is open for more than a day.", O4: "No month of a running plan is due for more than a day.",
+      L1: "The admins' log is a chain, and each act is as it was written.",
+    },
   },
   zh: {
     title: "账目", text: "对所有数据逐条检查账目规则。规则由数据库自身保证，这里从外部核对。", again: "重新检查",
@@ -35,7 +43,7 @@ export const title = w.title;
 
 export function render({ signal }) {
   const body = h("div", { class: "stack loose", "aria-live": "polite" });
-  const check = () => fill(body, () => get("/api/admin/audit", { signal }), draw, { signal, lines: 10 });
+  const check = () => load(body, () => get("/api/admin/audit", { signal }), draw, { signal, lines: 10 });
   check();
   return page({ here: "/admin/audit", head: w.title, text: w.text, deeds: button(w.again, { icon: "again", onclick: check }), body });
 }
@@ -62,8 +70,8 @@ function draw({ clean, rules }) {
 
 function group(name, rules) {
   const sheet = table(name, [
-    { head: w.id, cell: (rule) => h("code", {}, rule.id) },
     { head: w.rule, cell: (rule) => [inWords(rule), rule.head && h("p", { class: "small muted" }, `${w.head} `, h("code", { title: rule.head }, rule.head.slice(0, 16))), rule.violations > 0 && offenders(rule)], wide: true },
+    { head: w.id, cell: (rule) => h("code", {}, rule.id) },
     { head: w.looked, cell: (rule) => number(rule.looked_at), number: true },
     { head: w.result, cell: (rule) => (rule.violations > 0 ? pill(w.broken(rule.violations), "bad") : pill(w.holds, "good")) },
   ]);
@@ -73,7 +81,7 @@ function group(name, rules) {
 }
 
 function inWords({ id: rule, rule: text }) {
-  return h("span", {}, w.rules?.[rule] ?? `${text[0].toUpperCase()}${text.slice(1)}.`);
+  return h("span", {}, w.rules[rule] ?? `${text[0].toUpperCase()}${text.slice(1)}.`);
 }
 
 function offenders({ violations, offenders: shown }) {

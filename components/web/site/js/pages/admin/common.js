@@ -1,33 +1,40 @@
 // What the admins' pages share: their own navigation, lists that are read row by row, and who something is about.
 
 import { h, put } from "../../dom.js";
-import { number, relative, time, words } from "../../language.js";
-import { bones, button, empty, failed } from "../../parts.js";
+import { clock, date, day, number, relative, time, words } from "../../language.js";
+import { button, empty, fill, icon } from "../../parts.js";
 import { person, recount } from "../../person.js";
 
 const w = words({
   en: {
     nav: "Admin pages", pages: [["/admin", "Overview"], ["/admin/users", "People"], ["/admin/tasks", "Pictures"], ["/admin/events", "Payments"], ["/admin/log", "Log"], ["/admin/audit", "Books"], ["/admin/operations", "Operations"]],
     forbidden: "This is for admins", forbiddenText: "Your account is not one of an admin. If it should be, ask somebody who is one, or sign in with Google if your address is named in the settings.", home: "To the studio",
-    more: "Show more", shown: (n) => `${number(n)} shown`, added: (n, all) => `${number(n)} more, ${number(all)} shown.`, end: "These are all.", scrolls: (label) => `${label}: can be scrolled sideways`,
-    credits: (n) => `${number(n)} ${n === 1 ? "credit" : "credits"}`, copied: "Copied.",
+    more: "Show more", shown: (n) => `${number(n)} shown.`, added: (n, all) => `${number(n)} more, ${number(all)} shown.`, end: "These are all.",
+    credits: (n) => `${number(n)} ${n === 1 ? "credit" : "credits"}`,
   },
   zh: {
     nav: "管理页面", pages: [["/admin", "概览"], ["/admin/users", "用户"], ["/admin/tasks", "图片"], ["/admin/events", "支付"], ["/admin/log", "日志"], ["/admin/audit", "账目"], ["/admin/operations", "运维"]],
     forbidden: "仅限管理员", forbiddenText: "您的账户不是管理员账户。如需权限，请联系管理员；若您的地址已写入设置，请使用 Google 登录。", home: "前往工作室",
-    more: "显示更多", shown: (n) => `已显示 ${number(n)} 条`, added: (n, all) => `新增 ${number(n)} 条，共显示 ${number(all)} 条。`, end: "已全部显示。", scrolls: (label) => `${label}：可横向滚动`,
-    credits: (n) => `${number(n)} 点`, copied: "已复制。",
+    more: "显示更多", shown: (n) => `已显示 ${number(n)} 条。`, added: (n, all) => `新增 ${number(n)} 条，共显示 ${number(all)} 条。`, end: "已全部显示。",
+    credits: (n) => `${number(n)} 点`,
   },
 });
 
 export const credits = w.credits;
 
 /** A page of the admins': its navigation, its head, and what is below. */
-export function page({ here, head, text, deeds, body }) {
+export function page({ here, back, head, text, deeds, body }) {
+  const tabs = h("nav", { class: "tabs", "aria-label": w.nav }, w.pages.map(([href, name]) => h("a", { href, "aria-current": href === here && "page" }, name)));
+  // On a small screen the tabs are wider than it is, and where one is should be seen.
+  requestAnimationFrame(() => {
+    const current = tabs.querySelector("[aria-current]");
+    if (current) tabs.scrollLeft = current.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - current.offsetWidth) / 2;
+  });
   return h(
     "div",
     { class: "page admin" },
-    h("nav", { class: "tabs", "aria-label": w.nav }, w.pages.map(([href, name]) => h("a", { href, "aria-current": href === here && "page" }, name))),
+    tabs,
+    back && h("p", { class: "back small" }, h("a", { href: back[0] }, "← ", back[1])),
     h("div", { class: "head" }, h("div", {}, h("h1", { tabindex: "-1" }, head), text && h("p", {}, text)), deeds && h("div", { class: "row" }, deeds)),
     body,
   );
@@ -38,22 +45,26 @@ export function admitted() {
   if (person.user && person.user.role !== "admin") recount();
 }
 
-/** Fills a box with what the API answers; with words and a way out while it does not. */
-export async function fill(box, ask, draw, { signal, lines = 4 } = {}) {
-  put(box, bones(lines));
-  try {
-    const answer = await ask();
+/** Fills a box with what becomes of the API's answer. Whoever is not an admin is told so. */
+export function load(box, ask, draw, { signal, lines = 4 } = {}) {
+  const content = async () => {
+    let answer;
+    try {
+      answer = await ask();
+    } catch (error) {
+      if (error.code !== "forbidden") throw error;
+      if (!signal?.aborted) put(box, forbidden());
+      return;
+    }
     if (signal?.aborted) return;
     admitted();
     put(box, draw(answer));
-  } catch (error) {
-    if (error.name !== "AbortError") put(box, trouble(error, () => fill(box, ask, draw, { signal, lines })));
-  }
+  };
+  return fill(box, content, { signal, lines });
 }
 
-function trouble(error, again) {
-  if (error.code !== "forbidden") return failed(error, again);
-  return h("div", { class: "empty", role: "alert" }, h("h2", {}, w.forbidden), h("p", {}, w.forbiddenText), h("a", { class: "button", href: "/" }, w.home));
+function forbidden() {
+  return h("div", { class: "empty", role: "alert" }, icon("shield"), h("h2", {}, w.forbidden), h("p", {}, w.forbiddenText), h("a", { class: "button", href: "/" }, w.home));
 }
 
 /**
@@ -95,44 +106,42 @@ function rowOf(columns, item) {
 }
 
 /** A list that grows by pages. `load(cursor)` answers {items, next}; `none()` says in words that there is nothing. */
-export function listing({ label, columns, load, none, signal }) {
+export function listing({ label, columns, load: page, none, signal }) {
   const box = h("div", { class: "stack" });
   let turn = 0;
 
-  async function begin() {
+  function begin() {
     turn += 1;
     const mine = turn;
     const current = () => mine === turn && !signal?.aborted;
-    put(box, bones(6));
-    try {
-      const first = await load();
-      if (!current()) return;
-      admitted();
-      draw(first, current);
-    } catch (error) {
-      if (current() && error.name !== "AbortError") put(box, trouble(error, begin));
-    }
+    // What was asked for before may come after what is asked for now.
+    const first = async () => {
+      try {
+        return { page: await page() };
+      } catch (error) {
+        if (current()) throw error;
+        return {};
+      }
+    };
+    return load(box, first, ({ page: answer }) => (current() && answer ? draw(answer, current) : [...box.childNodes]), { signal, lines: 6 });
   }
 
   function draw({ items, next }, current) {
-    if (items.length === 0) {
-      put(box, none());
-      return;
-    }
+    if (items.length === 0) return none();
     const sheet = table(label, columns);
     const said = h("p", { class: "muted small", role: "status" });
     let shown = 0;
     let cursor = next;
     const say = (added) => {
       shown += added;
-      put(said, shown === added ? w.shown(shown) : w.added(added, shown), !cursor && ` ${w.end}`);
+      put(said, shown === added ? w.shown(shown) : w.added(added, shown), !cursor && shown > added && ` ${w.end}`);
     };
     const more = button(w.more, {
       onclick: async () => {
-        const page = await load(cursor);
+        const { items: further, next: following } = await page(cursor);
         if (!current()) return;
-        const added = sheet.add(page.items);
-        cursor = page.next;
+        const added = sheet.add(further);
+        cursor = following;
         more.hidden = !cursor;
         say(added.length);
         // Whoever goes on by keys goes on where the new rows begin.
@@ -145,7 +154,7 @@ export function listing({ label, columns, load, none, signal }) {
     more.hidden = !cursor;
     sheet.add(items);
     say(items.length);
-    put(box, sheet, h("div", { class: "row apart" }, said, more));
+    return [sheet, h("div", { class: "row apart" }, said, more)];
   }
 
   box.begin = begin;
@@ -168,10 +177,14 @@ export function remember(path, asked) {
 /** Nothing there, in words. */
 export const nothing = (head, text, ...more) => empty("empty-inbox", head, text, ...more);
 
+const thisYear = new Date().getFullYear();
+
 /** When something was: how long ago, and the moment. */
 export function moment(seconds) {
   if (!seconds) return null;
-  return h("time", { class: "moment", datetime: new Date(seconds * 1000).toISOString() }, h("span", {}, relative(seconds)), h("span", { class: "muted tiny" }, time(seconds)));
+  const when = new Date(seconds * 1000);
+  const said = `${when.getFullYear() === thisYear ? day(seconds) : date(seconds)}, ${clock(seconds)}`;
+  return h("time", { class: "moment", datetime: when.toISOString(), title: time(seconds) }, h("span", {}, relative(seconds)), h("span", { class: "muted tiny" }, said));
 }
 
 /** A long id, shortened to its end, which is where ids differ. The whole of it is there for those who point at it or copy it. */

@@ -9,8 +9,8 @@ const w = words({
   en: {
     title: "Log", text: "What admins did, newest first. Each act holds the hash of the one before: whoever changes one breaks the chain, and the audit says so.",
     seq: "No.", when: "When", admin: "Who", did: "Did what", whom: "To whom or what", hash: "Hash", settings: "The settings (admin_emails)",
-    gift: (n) => `Gave ${n}`, lasts: (days) => `good for ${number(days)} ${days === 1 ? "day" : "days"}`, forever: "without expiry", made: "Made an admin", taken: "Took the role of an admin", replay: (kind) => `Replayed an event${kind ? ` (${kind})` : ""}`, invalidate: "Emptied the cache",
-    prefix: (text) => `entries that begin with ${text}`, none: "Nobody has done anything yet", noneText: "Gifts, roles, replays and emptied caches are written here.",
+    gift: (n) => `Gave ${n}`, lasts: (days) => `good for ${number(days)} ${days === 1 ? "day" : "days"}`, forever: "without expiry", made: "Made an admin", taken: "Took the role of an admin", replay: (kind) => `Replayed an event${kind ? ` (${kind})` : ""}`, invalidate: "Cleared the cache",
+    prefix: (text) => `entries that begin with ${text}`, none: "Nobody has done anything yet", noneText: "Gifts, roles, replays and cleared caches are written here.",
   },
   zh: {
     title: "日志", text: "管理员的操作，最新的在前。每条记录都包含上一条的哈希：任何改动都会破坏链条，审计会发现。",
@@ -26,11 +26,11 @@ export function render({ signal }) {
   const list = listing({
     label: w.title,
     columns: [
-      { head: w.seq, cell: (act) => `#${act.seq}`, number: true },
       { head: w.did, cell: did, wide: true },
       { head: w.whom, cell: whom, wide: true },
       { head: w.admin, cell: (act) => (act.admin_id === "admin_emails" ? h("span", { class: "muted" }, w.settings) : who(act.admin_id, act.admin_email)), wide: true },
       { head: w.when, cell: (act) => moment(act.at) },
+      { head: w.seq, cell: (act) => `#${act.seq}` },
       { head: w.hash, cell: (act) => h("code", { class: "muted", title: act.hash }, act.hash.slice(0, 10)) },
     ],
     load: async (cursor) => {

@@ -4,7 +4,7 @@ import { get, post } from "../../api.js";
 import { h } from "../../dom.js";
 import { number, words } from "../../language.js";
 import { ask as confirm, button, choices, field, note, pill } from "../../parts.js";
-import { ask, fill, form, listing, moment, nothing, page, section, submit, table, took } from "./common.js";
+import { ask, form, listing, load, moment, nothing, page, section, submit, table, took } from "./common.js";
 
 const w = words({
   en: {
@@ -13,10 +13,10 @@ const w = words({
     kinds: { store_down: "A store is down", error_rate: "Many requests fail", provider_out_of_credits: "The provider's account is empty", provider_left_alone: "A service is left alone for a while", daily_limit_reached: "The day's limit is reached", overdue: "Something should have ended", audit_violated: "A rule of the books is broken", job_late: "A job is late", job_failing: "A job keeps failing", erasure_cut_off: "An erasure was cut off", alarms_failing: "The look itself fails" },
     jobs: "Scheduled jobs", job: "Job", run: "Run", outcome: "Outcome", outcomes: { done: "Done", failed: "Failed", running: "Running", cut_off: "Cut off" }, started: "Began", lasted: "Took", report: "Report", noReport: "Nothing to tell.", noRuns: "No runs yet", noRunsText: "A scheduler calls the jobs; nobody has called this one so far.",
     jobNames: { alarms: "Alarms", backup: "Backup", cleanup: "Cleanup", reconcile: "Payments", tasks: "Pictures" },
-    cache: "Cache", cacheText: "The database is the truth: what is taken out of the cache comes back when it is asked for. Until then answers are slower.", keys: (n) => `${number(n)} ${n === 1 ? "entry" : "entries"}`, kind: "Kind", entries: "Entries", deed: "Empty", empty: "Empty", emptyOne: (kind) => `Empty ${kind}`, noKeys: "The cache is empty", noKeysText: "It fills as people use the product.",
+    cache: "Cache", cacheText: "The database is the truth: what is taken out of the cache comes back when it is asked for. Nobody is signed out and nothing is lost; answers are slower for a while.", keys: (n) => `${number(n)} ${n === 1 ? "entry" : "entries"}`, kind: "Kind", entries: "Entries", deed: "Clear", empty: "Clear", emptyOne: (kind) => `Clear ${kind}`, noKeys: "The cache is empty", noKeysText: "It fills as people use the product.",
     cacheKinds: { session: "Sessions that were looked up", "task:result": "Pictures' states", config: "Settings and figures", "config:admin": "Figures of the overview", breaker: "Services that are left alone", temp: "The last look at the stores" },
-    emptyHead: (prefix) => `Empty “${prefix}”?`, emptyText: "All entries that begin like this are taken out. It is written in the log.", emptied: (n) => `${number(n)} ${n === 1 ? "entry was" : "entries were"} taken out.`,
-    prefix: "By prefix", prefixHint: "For example task:result:", prefixWrong: "1 to 200 visible characters, without spaces.",
+    emptyHead: (prefix) => `Clear “${prefix}”?`, emptyText: "All entries that begin like this are taken out. It is written in the log.", emptied: (n) => `${number(n)} ${n === 1 ? "entry was" : "entries were"} taken out.`,
+    prefix: "Clear by prefix", prefixHint: "For example task:result:", prefixWrong: "1 to 200 visible characters, without spaces.",
   },
   zh: {
     title: "运维", text: "警报、定时任务和缓存。", state: "状态", open: "未解除", closed: "已解除", all: "全部",
@@ -24,10 +24,10 @@ const w = words({
     kinds: { store_down: "存储不可用", error_rate: "大量请求失败", provider_out_of_credits: "服务商账户余额不足", provider_left_alone: "某项服务暂停调用", daily_limit_reached: "已达每日上限", overdue: "有事项逾期未结束", audit_violated: "账目规则被违反", job_late: "任务迟到", job_failing: "任务持续失败", erasure_cut_off: "注销中断", alarms_failing: "检查本身失败" },
     jobs: "定时任务", job: "任务", run: "运行", outcome: "结果", outcomes: { done: "完成", failed: "失败", running: "运行中", cut_off: "中断" }, started: "开始", lasted: "用时", report: "报告", noReport: "无内容。", noRuns: "尚未运行", noRunsText: "任务由调度器调用，目前还没有人调用过。",
     jobNames: { alarms: "警报", backup: "备份", cleanup: "清理", reconcile: "支付", tasks: "图片" },
-    cache: "缓存", cacheText: "以数据库为准：从缓存中移除的内容会在需要时重新写入，在此之前响应会慢一些。", keys: (n) => `${number(n)} 条`, kind: "类型", entries: "条目", deed: "清空", empty: "清空", emptyOne: (kind) => `清空 ${kind}`, noKeys: "缓存为空", noKeysText: "随着产品的使用，缓存会逐渐填充。",
+    cache: "缓存", cacheText: "以数据库为准：从缓存中移除的内容会在需要时重新写入。没有人会被登出，也不会丢失任何内容，只是响应会暂时变慢。", keys: (n) => `${number(n)} 条`, kind: "类型", entries: "条目", deed: "清空", empty: "清空", emptyOne: (kind) => `清空 ${kind}`, noKeys: "缓存为空", noKeysText: "随着产品的使用，缓存会逐渐填充。",
     cacheKinds: { session: "查询过的会话", "task:result": "图片状态", config: "设置与数据", "config:admin": "概览数据", breaker: "暂停调用的服务", temp: "最近一次存储检查" },
     emptyHead: (prefix) => `清空“${prefix}”？`, emptyText: "所有以此开头的条目都会被移除，并记入日志。", emptied: (n) => `已移除 ${number(n)} 条。`,
-    prefix: "按前缀", prefixHint: "例如 task:result:", prefixWrong: "1 至 200 个可见字符，不含空格。",
+    prefix: "按前缀清空", prefixHint: "例如 task:result:", prefixWrong: "1 至 200 个可见字符，不含空格。",
   },
 });
 
@@ -110,14 +110,14 @@ function report(of) {
 
 function cache(signal) {
   const box = h("div", {});
-  const count = () => fill(box, () => get("/api/admin/cache", { signal }), draw, { signal });
+  const count = () => load(box, () => get("/api/admin/cache", { signal }), draw, { signal });
 
-  /** What is left after a moment: a page that is open, or this very count, may have put something back. */
   async function empty(prefix) {
-    if (!(await confirm({ head: w.emptyHead(prefix), text: w.emptyText, yes: w.empty, danger: true }))) return;
-    const { deleted } = await post("/api/admin/cache/invalidate", { json: { prefix } });
-    note(w.emptied(deleted));
-    await count();
+    const act = async () => {
+      const { deleted } = await post("/api/admin/cache/invalidate", { json: { prefix } });
+      note(w.emptied(deleted));
+    };
+    if (await confirm({ head: w.emptyHead(prefix), text: w.emptyText, yes: w.empty, danger: true, act })) await count();
   }
 
   function draw({ total_keys: total, keys_by_prefix: kinds }) {
@@ -140,7 +140,7 @@ function cache(signal) {
     const fits = /^[\x21-\x7e]{1,200}$/.test(prefix);
     labelled.mark(fits ? "" : w.prefixWrong);
     if (!fits) return input.focus();
-    await empty(prefix).catch((error) => labelled.mark(error.words ?? String(error)));
+    await empty(prefix);
   }, go, labelled, h("div", { class: "row" }, go));
   count();
   return h("div", { class: "stack" }, h("p", { class: "muted small" }, w.cacheText), box, byPrefix);

@@ -4,8 +4,8 @@ import { h, svg } from "../../dom.js";
 import { language, number, words } from "../../language.js";
 
 const w = words({
-  en: { day: "Day", total: "Together", none: "Nothing in these days.", today: "today", of: (a, b) => `${a} of ${b}` },
-  zh: { day: "日期", total: "合计", none: "这段时间没有数据。", today: "今天", of: (a, b) => `${a} / ${b}` },
+  en: { day: "Day", none: "Nothing in these days.", today: "today", most: (n) => `most: ${n}` },
+  zh: { day: "日期", none: "这段时间没有数据。", today: "今天", most: (n) => `最高 ${n}` },
 });
 
 const DAYS = 14;
@@ -43,7 +43,7 @@ export function days({ caption, today, series, tell = number }) {
     "figure",
     { class: "plot" },
     svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, bars),
-    h("div", { class: "plot-axis tiny muted", "aria-hidden": "true" }, h("span", {}, nameOf(all[0])), most > 0 && h("span", {}, `↑ ${tell(most)}`), h("span", {}, w.today)),
+    h("div", { class: "plot-axis tiny muted", "aria-hidden": "true" }, h("span", {}, nameOf(all[0])), most > 0 && h("span", {}, w.most(tell(most))), h("span", {}, w.today)),
     h(
       "div",
       { class: "hush" },
@@ -81,7 +81,7 @@ export function gauge(value, limit, label) {
   const share = limit ? Math.min(1, value / limit) : 0;
   const kind = share >= 1 ? "bad" : share >= 0.8 ? "wait" : "accent";
   // A half circle of radius 70 is 219.9 long.
-  const arc = { d: "M 20 90 A 70 70 0 0 1 160 90", fill: "none", "stroke-width": 14, "stroke-linecap": "round", pathLength: 100 };
+  const arc = { d: "M 20 90 A 70 70 0 0 1 160 90", fill: "none", "stroke-width": 14, pathLength: 100 };
   return h(
     "div",
     { class: "gauge" },
@@ -89,9 +89,10 @@ export function gauge(value, limit, label) {
       "svg",
       { viewBox: "0 0 180 100", "aria-hidden": "true" },
       svg("path", { ...arc, class: "gauge-ground" }),
-      share > 0 && svg("path", { ...arc, class: `gauge-${kind}`, "stroke-dasharray": `${Math.max(0.5, share * 100)} 200` }),
+      share > 0 && svg("path", { ...arc, class: `gauge-${kind}`, "stroke-dasharray": `${Math.max(1, share * 100)} 200` }),
     ),
-    h("p", { class: "gauge-words" }, h("strong", { class: "figure number" }, number(value)), h("span", { class: "muted small" }, label)),
+    h("strong", { class: "figure number" }, number(value)),
+    h("span", { class: "muted small" }, label),
   );
 }
 

@@ -5,7 +5,7 @@ import { h, put } from "../../dom.js";
 import { date, number, time, words } from "../../language.js";
 import { ask as confirm, button, complain, field, note } from "../../parts.js";
 import { person, recount } from "../../person.js";
-import { credits, fill, form, page, section, short, submit } from "./common.js";
+import { credits, form, load, page, section, short, submit } from "./common.js";
 import { taskList } from "./tasks.js";
 import { rolePill } from "./users.js";
 
@@ -45,8 +45,8 @@ export function render({ user: userId, signal }) {
   const body = h("div", { class: "stack loose" });
   const path = `/api/admin/users/${encodeURIComponent(userId)}`;
   const head = h("span", {}, w.title);
-  fill(body, () => get(path, { signal }), (answer) => draw(answer, { path, head, signal }), { signal, lines: 6 });
-  return page({ here: "/admin/users", head, text: h("a", { href: "/admin/users" }, `← ${w.back}`), body });
+  load(body, () => get(path, { signal }), (answer) => draw(answer, { path, head, signal }), { signal, lines: 6 });
+  return page({ here: "/admin/users", back: ["/admin/users", w.back], head, body });
 }
 
 function draw(answer, { path, head, signal }) {
@@ -160,17 +160,18 @@ function roleOf(view) {
   const { user } = view;
   const admin = user.role === "admin";
   const change = async () => {
-    const yes = await confirm({
+    await confirm({
       head: admin ? w.takeHead(user.name) : w.makeHead(user.name),
       text: admin ? `${w.takeText}${user.id === person.user?.id ? ` ${w.self}` : ""}` : w.makeText,
       yes: admin ? w.take : w.make,
       danger: admin,
+      act: async () => {
+        ({ user: view.user } = await post(`${view.path}/role`, { json: { role: admin ? "user" : "admin" } }));
+        note(admin ? w.taken(user.name) : w.made(user.name));
+        view.redraw();
+        if (user.id === person.user?.id) recount();
+      },
     });
-    if (!yes) return;
-    ({ user: view.user } = await post(`${view.path}/role`, { json: { role: admin ? "user" : "admin" } }));
-    note(admin ? w.taken(user.name) : w.made(user.name));
-    view.redraw();
-    if (user.id === person.user?.id) recount();
   };
   return [h("h2", {}, w.role), h("p", { class: "row" }, rolePill(user.role), h("span", { class: "muted small" }, admin ? w.isAdmin : w.isUser)), h("div", { class: "row" }, button(admin ? w.take : w.make, { kind: admin ? "danger" : "", onclick: change }))];
 }
