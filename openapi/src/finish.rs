@@ -26,7 +26,7 @@ const ADAPTER: &[&str] = &["kie_4o", "kie_kontext", "kie_market"];
 const RUN: &[&str] = &["running", "done", "failed", "cut_off"];
 
 /// Texts that are one of a few words.
-const WORDS: [(&str, &str, &[&str]); 34] = [
+const WORDS: [(&str, &str, &[&str]); 35] = [
     ("Act", "action", &["gift", "role", "replay", "invalidate"]),
     ("EventHeard", "outcome", &["applied", "duplicate", "ignored", "open"]),
     ("ExportedOrder", "status", ORDER),
@@ -57,6 +57,7 @@ const WORDS: [(&str, &str, &[&str]); 34] = [
     ("Report", "outcome", &["done", "failed", "already_running", "not_due"]),
     ("Role", "role", ROLE),
     ("Task", "status", TASK),
+    ("TaskDay", "status", TASK),
     ("TaskHeard", "outcome", &["completed", "failed", "running", "nothing"]),
     ("TaskRow", "status", TASK),
     ("TaskRow", "external_provider", ADAPTER),

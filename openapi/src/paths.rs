@@ -208,7 +208,8 @@ pub fn problems() -> Value {
         let (status, title) = code.meaning();
         let name = serde_json::to_value(code).unwrap_or_default();
         let entry = all.entry(status.as_u16().to_string()).or_insert_with(|| {
-            let these = json!({"properties": {"status": {"const": status.as_u16()}, "code": {"enum": []}}});
+            let these =
+                json!({"properties": {"status": {"type": "integer", "const": status.as_u16()}, "code": {"type": "string", "enum": []}}});
             json!({"description": "", "headers": {"x-request-id": {"$ref": "#/components/headers/requestId"}},
                 "content": {"application/problem+json": {"schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, these]}}}})
         });
@@ -271,8 +272,10 @@ fn sign_in(s: &mut Schemas) -> Vec<Operation> {
             .fails(&[404, 429]),
         of(Open, "get", "/auth/callback/{provider}", "finishSignIn", "Back from the provider")
             .about("The provider sends the browser here. A new session begins, and an old one of this browser ends.")
-            .query("code", text(), "The provider's.")
+            .query("code", text(), "The provider's; not there where the person declined.")
             .query("state", text(), "Ours.")
+            .query("error", text(), "The provider's: why there is no code.")
+            .query("iss", text(), "The provider's name for itself; checked if it is there.")
             .empty(302, "Signed in; to where the person wanted to be.")
             .header(302, "location", "A path of ours.")
             .header(302, "set-cookie", "The session.")
@@ -387,6 +390,7 @@ fn buying(s: &mut Schemas) -> Vec<Operation> {
         of(SignedIn, "get", "/api/orders/{id}", "getOrder", "One order").gives::<wire::OrderAnswer>(s, 200, "It.").fails(&[404]),
         of(Open, "get", "/callback/payment", "returnFromPaying", "Back from paying")
             .query("checkout_id", text(), "The payment provider's.")
+            .query("request_id", text(), "The order's id. Not trusted: the provider is asked.")
             .empty(302, "To the order: to its page for whoever accepts HTML.")
             .header(302, "location", "Where the order is.")
             .fails(&[404, 422, 429, 502]),

@@ -363,6 +363,8 @@ pub struct TaskRow {
     id: String,
     task_no: String,
     user_id: String,
+    /// Its owner's.
+    email: Option<String>,
     status: String,
     failure_reason: Option<String>,
     external_provider: Option<String>,
@@ -419,10 +421,14 @@ pub struct Act {
     /// Unix seconds.
     at: i64,
     admin_id: String,
+    /// Null where the admin has gone, or acted by the list of addresses.
+    admin_email: Option<String>,
     /// `gift`, `role`, `replay` or `invalidate`.
     action: String,
     /// Whom or what it is about.
     subject: String,
+    /// Null where it is about nobody, or somebody who has gone.
+    subject_email: Option<String>,
     detail: BTreeMap<String, Value>,
     /// Of this act and the one before.
     hash: String,
@@ -536,6 +542,15 @@ pub struct PeopleFigures {
     credits_granted_24h: i64,
     credits_spent_24h: i64,
     credits_outstanding: i64,
+    /// The last fourteen days; one on which nothing happened is not there.
+    by_day: Vec<PeopleDay>,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct PeopleDay {
+    /// Days since 1970-01-01.
+    day: i64,
+    new_users: i64,
 }
 
 #[derive(ToSchema, Serialize)]
@@ -546,6 +561,16 @@ pub struct TaskFigures {
     spend_today: Spend,
     /// Of those that came to an end: the share with pictures, 0 to 1; null: none did.
     success_rate_24h: Option<f64>,
+    /// The last fourteen days, by the day they were ordered on and how they stand now.
+    by_day: Vec<TaskDay>,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct TaskDay {
+    /// Days since 1970-01-01.
+    day: i64,
+    status: String,
+    number: i64,
 }
 
 #[derive(ToSchema, Serialize)]
@@ -564,6 +589,18 @@ pub struct MoneyFigures {
     /// By status.
     subscriptions: BTreeMap<String, i64>,
     open_events: i64,
+    /// The last fourteen days.
+    by_day: Vec<MoneyDay>,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct MoneyDay {
+    /// Days since 1970-01-01.
+    day: i64,
+    currency: String,
+    payments: i64,
+    /// In the currency's smallest unit.
+    paid: i64,
 }
 
 /// In the currency's smallest unit.
