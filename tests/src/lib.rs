@@ -33,6 +33,7 @@ pub mod kie;
 pub mod photos;
 pub mod statements;
 
+use contract::Asked;
 use hosts::{Balancer, Database, Host, Process};
 
 pub use answer::{Answer, Calls};
@@ -667,14 +668,15 @@ impl Person {
     pub async fn ask(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let asked = format!("{} {}", request.method(), request.url().path());
-        let (method, url) = (request.method().to_string(), request.url().clone());
+        let is_ours = request.url().origin() == self.world.address().origin();
+        let sent = is_ours.then(|| Asked::of(&request));
         let answer = match self.client.execute(request).await {
             Ok(answer) => answer,
             Err(error) => panic!("{asked}: no answer: {error:?}{}", self.world.tail()),
         };
         let answer = Answer::read(asked, answer).await;
-        if url.origin() == self.world.address().origin() {
-            contract::check(&method, url.path(), &answer);
+        if let Some(sent) = sent {
+            contract::check_exchange(&sent, &answer);
         }
         answer
     }
