@@ -190,7 +190,7 @@ export function moment(seconds) {
 /** A long id, shortened to its end, which is where ids differ. The whole of it is there for those who point at it or copy it. */
 export function short(text, length = 8) {
   if (!text) return null;
-  return text.length <= length + 1 ? h("code", {}, text) : h("code", { title: text }, `…${text.slice(-length)}`);
+  return text.length <= length + 1 ? h("code", {}, text) : h("code", { class: "short", title: text }, `…${text.slice(-length)}`);
 }
 
 /** Somebody, with the way to their page. */

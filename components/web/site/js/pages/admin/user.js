@@ -77,8 +77,8 @@ function about({ user, stats }) {
     h("p", { class: "row" }, h("span", { class: "who" }, user.email), rolePill(user.role), h("span", { class: "muted small" }, w.since(date(user.created_at))), h("span", { class: "muted small" }, `${w.id} `, short(user.id, 12))),
     h(
       "dl",
-      { class: "figures" },
-      [[w.balance, user.credits], [w.used, stats.credits_used], [w.ordered, stats.total_tasks], [w.done, stats.completed_tasks], [w.failed, stats.failed_tasks]].map(([term, value]) => h("div", { class: "card" }, h("dt", { class: "muted small" }, term), h("dd", { class: "figure number" }, number(value)))),
+      { class: "vitals" },
+      [[w.balance, user.credits], [w.used, stats.credits_used], [w.ordered, stats.total_tasks], [w.done, stats.completed_tasks], [w.failed, stats.failed_tasks]].map(([term, value]) => h("div", { class: "card" }, h("dt", { class: "muted small" }, term), h("dd", { class: "big number" }, number(value)))),
     ),
   ];
 }
