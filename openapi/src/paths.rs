@@ -240,7 +240,7 @@ fn sign_in(s: &mut Schemas) -> Vec<Operation> {
         of(Open, "post", "/auth/google", "signInWithGoogle", "Sign in with Google's own button")
             .takes_json::<wire::Credential>(s)
             .gives::<wire::SignedIn>(s, 200, "Signed in.").header(200, "set-cookie", "The session.")
-            .fails(&[401, 403, 429, 502]),
+            .fails(&[401, 403, 409, 429, 502]),
         of(Open, "get", "/auth/session", "getSession", "Who am I?")
             .gives::<wire::SessionAnswer>(s, 200, "Also for a stranger.").fails(&[429]),
         of(Open, "post", "/auth/logout", "signOut", "End this session, or all")

@@ -6,7 +6,7 @@ use axum::response::Html;
 pub(crate) fn page(title: &str, body: &str) -> Html<String> {
     let title = escape(title);
     Html(format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><link rel=icon href=\"data:,\">\
          <title>{title}</title><style>{STYLE}</style><main><p class=note>Sandbox: nothing here is real, no money moves.</p>\
          <h1>{title}</h1>{body}</main></html>"
     ))

@@ -63,6 +63,8 @@ enum Chore {
     Openapi,
     /// Check everything: formatting, lints, sizes, and all tests
     Test(test::Options),
+    /// Make the pictures of docs/screenshots anew, from the tests of the pages
+    Screenshots,
 }
 
 fn main() -> ExitCode {
@@ -91,6 +93,7 @@ fn dispatch(chore: &Chore) -> Result<ExitCode> {
         Chore::Restore { arguments } => return restore::restore(arguments),
         Chore::Openapi => command::run(command::cargo().current_dir(command::root()).args(["run", "--quiet", "--bin", "openapi"]))?,
         Chore::Test(options) => test::test(options)?,
+        Chore::Screenshots => test::screenshots()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use servers::browser;
 
 use crate::build::{self, EXTRAS};
 use crate::command::{cargo, root, run};
@@ -74,6 +75,12 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
         summary.step("lints, components", || lint_components(&components))?;
     }
     summary.step("components, and their sizes", || build::build(&[], true))?;
+    if options.only.as_deref().is_none_or(|package| package == "e2e") {
+        summary.step("a browser for the tests", || {
+            say_what_is_skipped();
+            Ok(())
+        })?;
+    }
     summary.step("tests", || {
         let mut command = cargo();
         // In the root, without a package named, cargo takes the workspace's default members: all that is native.
@@ -86,6 +93,25 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
         }
         run(&mut command)
     })
+}
+
+/// Lets the tests of the pages keep the pictures that the documents show.
+pub fn screenshots() -> Result<()> {
+    browser::Browser::get(&root().join("target")).map_err(anyhow::Error::msg)?;
+    build::build_to_run(false)?;
+    let mut command = cargo();
+    command.current_dir(root()).env("SCREENSHOTS", "keep");
+    run(command.args(["test", "-p", "e2e", "--test", "browser"]))
+}
+
+/// Gets what the tests of the pages need, installing it if it is missing. They go without what cannot be had.
+fn say_what_is_skipped() {
+    let target = root().join("target");
+    if let Err(why) = browser::Browser::get(&target) {
+        eprintln!("skipped: no page will be looked at (the tests of `browser` pass without a look). {why}");
+    } else if let Err(why) = browser::axe(&target) {
+        eprintln!("skipped: pages will not be searched for what keeps people out. {why}");
+    }
 }
 
 /// The product on two hosts. Where the servers cannot be had, nothing is tested, in a clear line.
