@@ -112,7 +112,7 @@ function drawPurse(page) {
       h(
         "section",
         { class: "card hold", "aria-labelledby": "balance-of" },
-        h("div", { class: "stack tight sum" }, h("h2", { class: "label", id: "balance-of" }, w.balance), h("p", { class: "figure number" }, number(balance), h("span", {}, w.unit(balance))), h("p", { class: "muted" }, balance > 0 ? w.enough(balance) : w.none), balance > 0 && h("div", { class: "row" }, link(w.make, "/"))),
+        h("div", { class: "stack tight sum" }, h("h2", { class: "label", id: "balance-of" }, w.balance), h("p", { class: "amount number" }, number(balance), h("span", {}, w.unit(balance))), h("p", { class: "muted" }, balance > 0 ? w.enough(balance) : w.none), balance > 0 && h("div", { class: "row" }, link(w.make, "/"))),
         lots.length > 0 && lotsOf(lots),
       ),
     );
@@ -133,7 +133,7 @@ function lotOf(lot) {
     "li",
     {},
     h("div", { class: "row apart" }, h("strong", {}, originOf(lot)), h("span", { class: "number" }, w.left(lot.remaining, lot.amount))),
-    h("div", { class: soon ? "gauge soon" : "gauge", "aria-hidden": "true", vars: { "--share": `${(100 * lot.remaining) / lot.amount}%` } }),
+    h("div", { class: soon ? "share soon" : "share", "aria-hidden": "true", vars: { "--share": `${(100 * lot.remaining) / lot.amount}%` } }),
     h("div", { class: soon ? "tiny soon" : "muted tiny" }, end),
   );
 }
