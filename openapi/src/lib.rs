@@ -5,7 +5,10 @@
 //! holds every answer to.
 
 use serde_json::{Map, Value, json};
-use utoipa::{ToSchema, openapi::{RefOr, schema::Schema}};
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
 
 mod paths;
 pub mod wire;

@@ -469,4 +469,3 @@ pages! {
     Alarms alarms: Alarm;
     JobRuns runs: JobRun;
 }
-

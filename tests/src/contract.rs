@@ -38,7 +38,10 @@ fn close(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.values_mut().for_each(close);
-            if map.get("type").is_some_and(|kind| kind == "object") && map.contains_key("properties") && !map.contains_key("additionalProperties") {
+            if map.get("type").is_some_and(|kind| kind == "object")
+                && map.contains_key("properties")
+                && !map.contains_key("additionalProperties")
+            {
                 map.insert("additionalProperties".into(), false.into());
             }
         }
@@ -51,7 +54,8 @@ fn close(value: &mut Value) {
 #[must_use]
 pub fn operations() -> Vec<(String, String)> {
     let paths = contract().document["paths"].as_object().unwrap();
-    let all = paths.iter().flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
+    let all =
+        paths.iter().flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
     all.collect()
 }
 

@@ -194,11 +194,6 @@ impl Page {
         self.session.keys(letters).await.unwrap();
     }
 
-    /// Types what a keyboard types.
-    pub async fn type_text(&self, text: &str) {
-        self.session.keys(text.chars()).await.unwrap();
-    }
-
     /// Presses Tab until the focus is on what is called so.
     pub async fn tab_to(&self, name: &str) {
         let mut passed = Vec::new();
@@ -232,15 +227,6 @@ impl Page {
             if all.contains(text) { Ok(()) } else { Err(all) }
         })
         .await;
-    }
-
-    /// Looks until one of these can be read on the page, and answers which.
-    pub async fn sees_one_of<'a>(&self, texts: &[&'a str]) -> &'a str {
-        self.until(&format!("one of {texts:?}"), async || {
-            let all = self.text().await;
-            texts.iter().copied().find(|text| all.contains(text)).ok_or(all)
-        })
-        .await
     }
 
     /// Looks until this can no longer be read on the page.
@@ -342,6 +328,13 @@ impl Page {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": true})).await;
     }
 
+    /// Where files that are saved go from now on.
+    pub async fn downloads(&self) -> Downloads {
+        let folder = TempDir::new().unwrap();
+        self.devtools("Browser.setDownloadBehavior", json!({"behavior": "allow", "downloadPath": folder.path()})).await;
+        Downloads(folder)
+    }
+
     /// Keeps a picture of the window in `target/screenshots`; in `docs/screenshots` too, smaller, where `SCREENSHOTS` is set to `keep`.
     pub async fn picture(&self, name: &str) {
         // Words that pass by are read by `sees`; here they would only lie over what is to be shown.
@@ -394,9 +387,13 @@ impl Page {
         let world = self.devtools("Page.createIsolatedWorld", json!({"frameId": frame, "worldName": "axe"})).await;
         let context = world["executionContextId"].clone();
         self.devtools("Runtime.evaluate", json!({"contextId": context, "expression": script})).await;
-        // What moves is at its end before colours are compared.
+        // What moves is at its end before colours are compared: a colour that goes over into another passes from element to element, frame by frame.
         let run = "(async () => { \
-            await Promise.all(document.getAnimations().filter((a) => a.effect?.getComputedTiming().endTime < 5000).map((a) => a.finished.catch(() => {}))); \
+            for (let still = 0, frames = 0; still < 3 && frames < 200; frames += 1) { \
+              await new Promise((next) => requestAnimationFrame(next)); \
+              const moves = document.getAnimations().some((a) => a.playState === 'running' && a.effect?.getComputedTiming().endTime < 5000); \
+              still = moves ? 0 : still + 1; \
+            } \
             const { violations } = await axe.run(document, { resultTypes: ['violations'] }); \
             return JSON.stringify(violations.map(({ id, help, nodes }) => ({ id, help, nodes: nodes.map((node) => [node.html.slice(0, 200), node.failureSummary]) }))); })()";
         let ask = json!({"contextId": context, "expression": run, "awaitPromise": true, "returnByValue": true});
@@ -491,6 +488,28 @@ impl Page {
             write(&file, &png);
         }
         file
+    }
+}
+
+/// The folder of files that were saved.
+pub struct Downloads(TempDir);
+
+impl Downloads {
+    /// Waits for a file, and takes it out of the folder.
+    pub async fn file(&self, page: &Page) -> Vec<u8> {
+        page.until("a saved file", async || {
+            let files: Vec<PathBuf> = std::fs::read_dir(self.0.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+            match files.as_slice() {
+                // While it comes, it has another name, or two.
+                [file] if file.extension().is_some_and(|ending| ending != "crdownload") => {
+                    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
+                    std::fs::remove_file(file).map_err(|error| error.to_string())?;
+                    Ok(bytes)
+                }
+                _ => Err(format!("{files:?}")),
+            }
+        })
+        .await
     }
 }
 

@@ -16,7 +16,9 @@ fn shape(path: &str) -> String {
 #[test]
 fn every_endpoint_is_described_and_nothing_else() {
     let provider = |path: &str| path.replace("/google", "/{}").replace("/github", "/{}");
-    let is_page = |path: &str| !["/api", "/auth", "/files", "/webhooks", "/internal", "/health", "/callback"].iter().any(|start| path.starts_with(start));
+    let is_page = |path: &str| {
+        !["/api", "/auth", "/files", "/webhooks", "/internal", "/health", "/callback"].iter().any(|start| path.starts_with(start))
+    };
     let own = ["/auth/google", "/auth/google/nonce"];
     let answered: BTreeSet<(String, String)> = ENDPOINTS
         .iter()
