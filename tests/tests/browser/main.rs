@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod account;
+mod admin;
 mod driver;
 mod everybody;
 mod money;
