@@ -63,6 +63,7 @@ async fn who_runs_out_of_credits_buys_ten_and_goes_on() {
         page.sees("Completed").await;
         page.sees("$4.99").await;
         page.is_for_everybody().await;
+        page.scroll_to(".book").await;
         page.picture("account-book").await;
 
         page.click("Studio").await;

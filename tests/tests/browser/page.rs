@@ -26,6 +26,9 @@ const DESK: (u32, u32) = (1280, 860);
 /// The narrowest telephone.
 const PHONE: (u32, u32) = (360, 740);
 
+/// The pictures that the documents show.
+const SHOWN: [&str; 7] = ["studio", "result", "gallery", "account-book", "dark", "phone", "admin"];
+
 /// A browser is several processes, and so are two; more at once only wait for each other.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
@@ -95,6 +98,7 @@ impl Page {
         let profile = TempDir::new().unwrap();
         let session = Session::start(browser, profile.path()).await.unwrap_or_else(|why| panic!("the browser does not start: {why}"));
         let page = Self { world, session, network: Mutex::default(), expected: Mutex::default(), _profile: profile, _turn: turn };
+        let _ = std::fs::remove_file(failure());
         page.window(DESK).await;
         Some(page)
     }
@@ -288,6 +292,13 @@ impl Page {
         .await;
     }
 
+    /// Scrolls until what a selector finds is at the top of the window, below the bar.
+    pub async fn scroll_to(&self, selector: &str) {
+        let script = "const found = document.querySelector(arguments[0]); \
+                      window.scrollTo({ top: found.getBoundingClientRect().top + scrollY - 90, behavior: 'instant' });";
+        self.script(script, json!([selector])).await;
+    }
+
     // --- The window ---
 
     async fn window(&self, (width, height): (u32, u32)) {
@@ -335,14 +346,15 @@ impl Page {
         Downloads(folder)
     }
 
-    /// Keeps a picture of the window in `target/screenshots`; in `docs/screenshots` too, smaller, where `SCREENSHOTS` is set to `keep`.
+    /// Keeps a picture of the window in `target/screenshots`; one of [`SHOWN`] in `docs/screenshots` too, smaller, where `SCREENSHOTS`
+    /// is set to `keep`.
     pub async fn picture(&self, name: &str) {
         // Words that pass by are read by `sees`; here they would only lie over what is to be shown.
         let drawn = "document.querySelectorAll('.note').forEach((note) => note.remove()); return document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))));";
         self.script(drawn, json!([])).await;
         let png = self.photograph(json!({"format": "png"})).await.unwrap();
         write(&root().join("target/screenshots").join(format!("{name}.png")), &png);
-        if std::env::var("SCREENSHOTS").is_ok_and(|wish| wish == "keep") {
+        if SHOWN.contains(&name) && std::env::var("SCREENSHOTS").is_ok_and(|wish| wish == "keep") {
             let jpeg = self.photograph(json!({"format": "jpeg", "quality": 84})).await.unwrap();
             write(&root().join("docs/screenshots").join(format!("{name}.jpg")), &jpeg);
         }
@@ -482,8 +494,7 @@ impl Page {
 
     /// What the page looked like when something was not as it should be.
     async fn keep_failure(&self) -> PathBuf {
-        let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
-        let file = root().join("target/screenshots").join(format!("failed-{test}.png"));
+        let file = failure();
         if let Ok(png) = self.photograph(json!({"format": "png"})).await {
             write(&file, &png);
         }
@@ -547,6 +558,12 @@ fn only(found: &Value) -> Result<Element, String> {
         [one] => Element::of(&one[0]).ok_or_else(|| "no element".to_owned()),
         several => Err(format!("there are {}: {:?}", several.len(), several.iter().map(|one| one[1].to_string()).collect::<Vec<_>>())),
     }
+}
+
+/// Where this test leaves a picture of its failure.
+fn failure() -> PathBuf {
+    let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+    root().join("target/screenshots").join(format!("failed-{test}.png"))
 }
 
 /// Whether an address leads nowhere but to this machine. The browser's own pages, and what is written out in an address, lead nowhere at all.
