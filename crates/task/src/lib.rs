@@ -41,6 +41,8 @@ pub struct Task {
     pub created_at: i64,
     pub updated_at: i64,
     pub completed_at: Option<i64>,
+    /// Where the owner sees the photo, a path of ours; `None` once it is gone.
+    pub source: Option<String>,
 }
 
 /// What was asked for (`ai_tasks.input_params`). The person's own words, and the prompt that holds them, are sealed.
@@ -75,6 +77,8 @@ pub struct View {
     pub detail: Option<String>,
     pub model: String,
     pub upload_id: String,
+    /// The photo it is made from; `None` once that is gone. A final task that comes from the cache may be up to two hours late to say so.
+    pub source_url: Option<String>,
     /// Credits it costs.
     pub price: i64,
     pub result_urls: Vec<String>,
@@ -98,7 +102,11 @@ struct Cached {
 pub struct Glimpse(Option<Cached>);
 
 pub(crate) const COLUMNS: &str = "id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, \
-    external_task_id, price, attempts, created_at, updated_at, completed_at";
+    external_task_id, price, attempts, created_at, updated_at, completed_at, \
+    (SELECT '/files/' || u.key FROM uploads u WHERE u.id = ai_tasks.input_params ->> 'upload_id' AND u.status = 'stored' \
+     AND u.expires_at > unixepoch())";
+/// How many columns these are: where what a statement answers beside them begins.
+pub(crate) const BESIDE: usize = 15;
 
 /// What the owner of a task can spend at the time `?2`.
 pub(crate) const BALANCE: &str = "(SELECT coalesce(sum(remaining), 0) FROM credit_lots l WHERE l.user_id = ai_tasks.user_id \
@@ -120,6 +128,7 @@ pub(crate) fn read(row: &Row) -> Task {
         created_at: row.integer(11),
         updated_at: row.integer(12),
         completed_at: row.optional_integer(13),
+        source: row.optional_text(14),
     }
 }
 
@@ -155,6 +164,7 @@ impl Task {
             detail: self.params.detail.as_ref().and_then(|sealed| keys.open(&wish_of(&self.id), sealed)),
             model: self.params.model.clone(),
             upload_id: self.params.upload_id.clone(),
+            source_url: self.source.as_ref().map(|path| format!("{public_url}{path}")),
             price: self.price,
             result_urls: self.result_urls.iter().map(|path| format!("{public_url}{path}")).collect(),
             failure_reason: self.failure_reason.clone(),
@@ -174,7 +184,7 @@ impl View {
     /// Changes whenever the answer does.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}-{}-{}\"", self.status, self.updated_at, (self.progress * 100.0) as i64)
+        format!("\"{}-{}-{}-{}\"", self.status, self.updated_at, (self.progress * 100.0) as i64, u8::from(self.source_url.is_some()))
     }
 }
 
@@ -228,7 +238,7 @@ async fn find(user_id: &str, task_no: &str, now: i64) -> Result<(Task, bool), Pr
          WHERE task_no = ?1 AND user_id = ?2"
     );
     let row = one(&sql, vec![task_no.into(), user_id.into(), now.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
-    Ok((read(&row), row.integer(14) != 0))
+    Ok((read(&row), row.integer(BESIDE) != 0))
 }
 
 /// Longest that somebody who reads is made to wait for the provider, in seconds. What is cut off goes on when its claim has passed.
