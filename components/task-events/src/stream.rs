@@ -118,8 +118,9 @@ impl Told {
         if self.seen.as_deref() == Some(etag.as_str()) {
             return Ok(());
         }
-        let data = json!({"task": view});
-        self.send(format!("event: task\nid: {etag}\ndata: {data}\n\n")).await?;
+        // In one line: JSON escapes line ends. A view can always be written.
+        let Ok(task) = serde_json::to_string(view) else { return Ok(()) };
+        self.send(format!("event: task\nid: {etag}\ndata: {{\"task\":{task}}}\n\n")).await?;
         self.seen = Some(etag);
         self.events += 1;
         Ok(())
