@@ -25,6 +25,9 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 /// Which of the sandbox's ports the app's variables point at by default.
 const SANDBOX_LISTEN: &str = "127.0.0.1:3100";
 
+/// One of the people that the sandbox's Google offers; it vouches for everybody at example.com.
+const SANDBOX_ADMIN: &str = "admin@example.com";
+
 #[derive(Args)]
 pub struct Options {
     /// Where the app listens; port 0 takes a free one
@@ -86,6 +89,10 @@ pub fn up(options: &Options) -> Result<Ending> {
             add_default(&mut variables, name, value);
         }
     }
+    if sandbox.is_some() {
+        add_default(&mut variables, "admin_emails", SANDBOX_ADMIN.into());
+    }
+    let admin = sandbox.is_some() && variables.iter().any(|variable| *variable == format!("admin_emails={SANDBOX_ADMIN}"));
     let mut command = host_command("dev", &root().join("spin.toml"), &state.runtime_config, listen);
     command.args(["--sweep-every", &options.sweep_every]);
     for variable in &variables {
@@ -94,7 +101,7 @@ pub fn up(options: &Options) -> Result<Ending> {
     if let Some(ending) = step("starting the app", || start_host(&mut children, "app", &mut command))? {
         return Ok(ending);
     }
-    print!("{}", greeting(&public_url, sandbox, &state.folder));
+    print!("{}", greeting(&public_url, sandbox, admin, &state.folder));
     let ending = children.wait()?;
     eprintln!("ending");
     children.stop();
@@ -211,7 +218,7 @@ fn add_default(variables: &mut Vec<String>, name: &str, value: String) {
     }
 }
 
-fn greeting(app: &str, sandbox: Option<SocketAddr>, state: &Path) -> String {
+fn greeting(app: &str, sandbox: Option<SocketAddr>, admin: bool, state: &Path) -> String {
     let mut text = format!("\n  the app        {app}\n");
     if let Some(sandbox) = sandbox {
         let sandbox = reachable(sandbox);
@@ -220,6 +227,9 @@ fn greeting(app: &str, sandbox: Option<SocketAddr>, state: &Path) -> String {
             let service = SocketAddr::new(sandbox.ip(), sandbox.port() + offset);
             text.push_str(&format!("    {name:<12} http://{service}\n"));
         }
+    }
+    if admin {
+        text.push_str(&format!("  an admin       sign in as Admin ({SANDBOX_ADMIN}), then open {app}/admin\n"));
     }
     text.push_str(&format!("  all data       {}\n\nA first thing to try:\n\n", state.display()));
     text.push_str(&format!("  curl -s {app}/health\n"));
@@ -256,7 +266,9 @@ mod tests {
 
     #[test]
     fn the_greeting_names_every_address() -> Result<()> {
-        let text = greeting("http://127.0.0.1:3000", Some(SANDBOX_LISTEN.parse()?), Path::new(".spin"));
+        let text = greeting("http://127.0.0.1:3000", Some(SANDBOX_LISTEN.parse()?), true, Path::new(".spin"));
+        assert!(text.contains("sign in as Admin (admin@example.com), then open http://127.0.0.1:3000/admin\n"), "{text}");
+        assert!(!greeting("http://127.0.0.1:3000", None, false, Path::new(".spin")).contains("admin"));
         for port in 3100..=3105 {
             assert!(text.contains(&format!("http://127.0.0.1:{port}\n")), "{port}");
         }

@@ -64,14 +64,21 @@ pub async fn record(admin_id: &str, action: &str, subject: &str, detail: &Value,
 /// # Errors
 /// The database's.
 pub async fn list(page: &Page) -> Result<(Vec<Value>, Option<String>), Problem> {
-    let sql = format!("SELECT {COLUMNS} FROM admin_log WHERE (at, seq) < (?3, ?4) ORDER BY seq DESC LIMIT ?1 OFFSET ?2");
+    // With the addresses of whom it is about, so that people need not read ids.
+    let email = |column: &str| format!("(SELECT email FROM users WHERE id = {column})");
+    let (of_admin, of_subject) = (email("admin_id"), email("subject"));
+    let sql = format!(
+        "SELECT {COLUMNS}, {of_admin}, {of_subject} FROM admin_log WHERE (at, seq) < (?3, ?4) ORDER BY seq DESC LIMIT ?1 OFFSET ?2"
+    );
     let (at, seq) = page.before_number()?;
     let rows = run(&sql, vec![page.limit.into(), page.offset.into(), at.into(), seq.into()]).await?;
     let last = rows.last().map(|row| (row.integer(1), row.integer(0).to_string()));
     let next = page.next(rows.len(), last.as_ref().map(|(at, seq)| (*at, seq.as_str())));
-    let acts = rows.iter().map(read).map(|act| {
+    let acts = rows.iter().map(|row| {
+        let act = read(row);
         let detail: Value = serde_json::from_str(&act.detail).unwrap_or_default();
-        json!({"seq": act.seq, "at": act.at, "admin_id": act.admin_id, "action": act.action, "subject": act.subject, "detail": detail, "hash": act.hash})
+        json!({"seq": act.seq, "at": act.at, "admin_id": act.admin_id, "admin_email": row.optional_text(8), "action": act.action,
+               "subject": act.subject, "subject_email": row.optional_text(9), "detail": detail, "hash": act.hash})
     });
     Ok((acts.collect(), next))
 }

@@ -289,7 +289,8 @@ async fn tasks(call: &Call) -> Result<Reply, Problem> {
     let of_status = if status.is_some() { "status = ?1" } else { "?1 IS NULL" };
     let of_user = if call.query("user_id").is_some() { "user_id = ?2" } else { "?2 IS NULL" };
     let sql = format!(
-        "SELECT created_at, id, json_object('id', id, 'task_no', task_no, 'user_id', user_id, 'status', status, 'failure_reason', failure_reason, \
+        "SELECT created_at, id, json_object('id', id, 'task_no', task_no, 'user_id', user_id, \
+                   'email', (SELECT email FROM users WHERE users.id = user_id), 'status', status, 'failure_reason', failure_reason, \
                    'external_provider', external_provider, 'external_task_id', external_task_id, 'price', price, 'attempts', attempts, \
                    'next_attempt_at', next_attempt_at, 'created_at', created_at, 'updated_at', updated_at, 'completed_at', completed_at) \
          FROM ai_tasks WHERE {of_status} AND {of_user} AND (created_at, id) < (?5, ?6) \

@@ -42,9 +42,14 @@ async fn read(sql: &str, now: i64) -> Result<Value, Problem> {
     serde_json::from_str(&row.text(0)).map_err(Problem::internal)
 }
 
+// What stands under `by_day` is of today and the thirteen days before it: a day is a number, as in `provider_spend`, and one on which nothing
+// happened is not there. Each is counted within an index that holds all that is asked for, but for the payments, which are read anyway.
+
 /// A user is never removed, erased ones neither, so the greatest rowid is how many there are.
 const PEOPLE: &str = "SELECT json_object(\
     'users', coalesce((SELECT max(rowid) FROM users), 0), \
+    'by_day', json((SELECT json_group_array(json_object('day', day, 'new_users', number)) FROM \
+        (SELECT created_at / 86400 AS day, count(*) AS number FROM users WHERE created_at >= (?1 / 86400 - 13) * 86400 GROUP BY 1))), \
     'new_users_24h', (SELECT count(*) FROM users WHERE created_at > ?1 - 86400), \
     'credits_granted_24h', (SELECT coalesce(sum(amount), 0) FROM credit_records WHERE created_at > ?1 - 86400 AND +lot_id IS NULL AND entity_type <> 'task'), \
     'credits_spent_24h', (SELECT -coalesce(sum(amount), 0) FROM credit_records WHERE created_at > ?1 - 86400 AND +entity_type = 'task'), \
@@ -53,6 +58,9 @@ const PEOPLE: &str = "SELECT json_object(\
 const TASKS: &str = "SELECT json_object(\
     'last_24h', json((SELECT coalesce(json_group_object(status, number), '{}') FROM \
         (SELECT status, count(*) AS number FROM ai_tasks WHERE created_at > ?1 - 86400 GROUP BY +status))), \
+    'by_day', json((SELECT json_group_array(json_object('day', day, 'status', status, 'number', number)) FROM \
+        (SELECT created_at / 86400 AS day, status, count(*) AS number FROM ai_tasks WHERE status IN ('pending', 'processing', 'completed', 'failed') \
+             AND created_at >= (?1 / 86400 - 13) * 86400 GROUP BY 1, 2))), \
     'running', (SELECT count(*) FROM ai_tasks WHERE status IN ('pending', 'processing')), \
     'spend_today', json_object('pictures', coalesce((SELECT pictures FROM provider_spend WHERE day = ?1 / 86400), 0)))";
 
@@ -69,6 +77,8 @@ const MONEY: &str = "WITH payments AS (\
         'payments_30d', payments_30d, 'paid_30d', paid_30d, 'refunded_30d', refunded_30d)), '{}') FROM \
         (SELECT currency, sum(at > ?1 - 86400) AS payments_24h, sum(iif(at > ?1 - 86400, paid, 0)) AS paid_24h, count(*) AS payments_30d, \
                 sum(paid) AS paid_30d, sum(refunded) AS refunded_30d FROM payments GROUP BY currency))), \
+    'by_day', json((SELECT json_group_array(json_object('day', day, 'currency', currency, 'payments', number, 'paid', paid)) FROM \
+        (SELECT at / 86400 AS day, currency, count(*) AS number, sum(paid) AS paid FROM payments WHERE at >= (?1 / 86400 - 13) * 86400 GROUP BY 1, 2))), \
     'orders_24h', json((SELECT coalesce(json_group_object(status, number), '{}') FROM \
         (SELECT status, count(*) AS number FROM orders WHERE created_at > ?1 - 86400 GROUP BY +status))), \
     'subscriptions', json((SELECT coalesce(json_group_object(status, number), '{}') FROM \

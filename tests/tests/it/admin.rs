@@ -166,6 +166,7 @@ async fn tasks_are_seen_without_what_they_are_about() {
     ada.post_json(202, "/api/tasks", &json!({"upload_id": upload, "hairstyles": ["bob-cut", "afro"], "detail": "shorter"})).await;
     let listed = boss.get(200, &format!("/api/admin/tasks?user_id={}", ada.id().await)).await.json();
     assert_eq!(listed["tasks"].as_array().unwrap().len(), 2);
+    assert_eq!(listed["tasks"][0]["email"], "ada@example.com");
     assert!(!listed.to_string().contains("shorter") && !listed.to_string().contains("bob"), "{listed}");
     assert_eq!(boss.get(200, "/api/admin/tasks?user_id=nobody").await.json()["tasks"], json!([]));
     boss.get(422, "/api/admin/tasks?status=lost").await.problem("invalid_input");
@@ -230,6 +231,9 @@ async fn what_admins_do_is_written_down_and_cannot_be_rewritten() {
     let earlier = next["log"].as_array().unwrap();
     assert_eq!(earlier.len(), 13);
     assert_eq!((&earlier[12]["action"], &earlier[12]["admin_id"]), (&json!("role"), &json!("admin_emails")), "made an admin once");
+    // Whom it is about can be read without looking up ids; the settings have no address.
+    assert_eq!((&earlier[0]["admin_email"], &earlier[0]["subject_email"]), (&json!("boss@example.com"), &json!("ada@example.com")));
+    assert_eq!((&earlier[12]["admin_email"], &earlier[12]["subject_email"]), (&Value::Null, &json!("boss@example.com")));
     // The operator's log holds each hash.
     let told: Vec<Value> = world.events("admin_act");
     assert_eq!(told.len(), 15);

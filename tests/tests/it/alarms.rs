@@ -485,6 +485,36 @@ async fn admins_see_how_the_product_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_figures_of_two_weeks_are_told_day_by_day() {
+    let (world, _) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.sign_in("bob@example.com").await;
+    let order = ada.begin_purchase("credits-10").await;
+    ada.pay(&order).await;
+    for _ in 0..3 {
+        let task = ada.order_one().await;
+        ada.wait_completed(&task).await;
+    }
+    // One of each long ago, and one five days ago.
+    let tasks = "SELECT id FROM ai_tasks ORDER BY created_at, id LIMIT 1 OFFSET";
+    world.db_write(&format!("UPDATE ai_tasks SET created_at = created_at - 20 * 86400 WHERE id = ({tasks} 0)"), []);
+    world.db_write(&format!("UPDATE ai_tasks SET created_at = created_at - 5 * 86400 WHERE id = ({tasks} 1)"), []);
+    world.db_write("UPDATE users SET created_at = created_at - 20 * 86400 WHERE email = 'bob@example.com'", []);
+    world.db_write("UPDATE orders SET paid_at = paid_at - 5 * 86400", []);
+    let number = |sql: &str| world.sql_number(sql);
+    let (figures, _) = overview(&world, &ada).await;
+    let mut by_day = figures["tasks"]["by_day"].as_array().unwrap().clone();
+    by_day.sort_by_key(|entry| entry["day"].as_i64());
+    let days = [1, 2].map(|offset| number(&format!("SELECT created_at / 86400 FROM ai_tasks ORDER BY created_at LIMIT 1 OFFSET {offset}")));
+    assert_eq!(by_day, days.map(|day| json!({"day": day, "status": "completed", "number": 1})), "{figures}");
+    let joined = number("SELECT created_at / 86400 FROM users WHERE email = 'ada@example.com'");
+    assert_eq!(figures["people"]["by_day"], json!([{"day": joined, "new_users": 1}]));
+    let (day, paid) = (number("SELECT paid_at / 86400 FROM orders"), number("SELECT amount_paid FROM orders"));
+    assert_eq!(figures["money"]["by_day"], json!([{"day": day, "currency": "USD", "payments": 1, "paid": paid}]));
+    assert_eq!(figures["money"]["revenue"]["USD"]["payments_24h"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_s_payments_are_revenue_once() {
     let (world, _) = world().await;
     let ada = world.sign_in("ada@example.com").await;

@@ -51,8 +51,10 @@ function build() {
   let count;
   follow(({ user, credits }) => {
     document.body.classList.toggle("stranger", !user);
-    if (before !== (user?.id ?? null)) {
-      before = user?.id ?? null;
+    // Somebody else, or somebody who has become an admin.
+    const now = user ? `${user.id} ${user.role}` : null;
+    if (before !== now) {
+      before = now;
       nav.hidden = !user;
       put(nav, user && [["/", w.studio], ["/gallery", w.gallery], ["/credits", w.credits], user.role === "admin" && ["/admin", w.admin]].filter(Boolean).map(([href, text]) => h("a", { href }, text)));
       count = h("a", { class: "balance", href: "/credits", id: "balance" });
