@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{SinkExt, channel::mpsc::Sender};
+use futures::channel::mpsc::Sender;
 use meter::millis;
 use problem::Code;
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use task::{
 
 use crate::look;
 
-/// Events that may wait for a slow client before the stream waits as well.
-pub const AHEAD: usize = 4;
+/// Events that may wait for a slow client: about as many as a stream can have. Who lets more pile up is taken for gone, so nothing waits for anybody.
+pub const AHEAD: usize = 64;
 /// After how long a browser comes back when a stream has ended, in milliseconds.
 const RETRY: u32 = 2_000;
 /// Seconds without an event after which a comment shows that both sides are still there.
@@ -34,7 +34,7 @@ enum End {
     Time,
     /// The callback is overdue: whoever asks for the task itself brings it home.
     Overdue,
-    /// Nobody listens any more.
+    /// Nobody listens any more, or so slowly that it comes to the same.
     Gone,
     /// The next look was refused, or failed.
     Refused(Code),
@@ -78,11 +78,11 @@ pub async fn tell(call: Call, task_no: String, glance: Glance, seen: Option<Stri
 
 async fn run(call: &Call, task_no: &str, mut glance: Glance, told: &mut Told, looks: &mut u32) -> End {
     let (started, mut pace) = (Instant::now(), Pace::default());
-    if told.send(format!("retry: {RETRY}\n\n")).await.is_err() {
+    if told.send(format!("retry: {RETRY}\n\n")).is_err() {
         return End::Gone;
     }
     loop {
-        if told.show(&glance.view).await.is_err() {
+        if told.show(&glance.view).is_err() {
             return End::Gone;
         }
         if glance.view.is_final() {
@@ -96,7 +96,7 @@ async fn run(call: &Call, task_no: &str, mut glance: Glance, told: &mut Told, lo
             sleep(Duration::from_secs(TICK)).await;
             glance.view.go_on(clock::now());
             told.quiet += TICK;
-            if told.show(&glance.view).await.is_err() || told.keep_alive().await.is_err() {
+            if told.show(&glance.view).is_err() || told.keep_alive().is_err() {
                 return End::Gone;
             }
         }
@@ -113,25 +113,25 @@ struct Gone;
 
 impl Told {
     /// Tells how the task stands, unless the client knows.
-    async fn show(&mut self, view: &View) -> Result<(), Gone> {
+    fn show(&mut self, view: &View) -> Result<(), Gone> {
         let etag = view.etag();
         if self.seen.as_deref() == Some(etag.as_str()) {
             return Ok(());
         }
         // In one line: JSON escapes line ends. A view can always be written.
         let Ok(task) = serde_json::to_string(view) else { return Ok(()) };
-        self.send(format!("event: task\nid: {etag}\ndata: {{\"task\":{task}}}\n\n")).await?;
+        self.send(format!("event: task\nid: {etag}\ndata: {{\"task\":{task}}}\n\n"))?;
         self.seen = Some(etag);
         self.events += 1;
         Ok(())
     }
 
-    async fn keep_alive(&mut self) -> Result<(), Gone> {
-        if self.quiet >= HEARTBEAT { self.send(":\n\n".to_owned()).await } else { Ok(()) }
+    fn keep_alive(&mut self) -> Result<(), Gone> {
+        if self.quiet >= HEARTBEAT { self.send(":\n\n".to_owned()) } else { Ok(()) }
     }
 
-    async fn send(&mut self, text: String) -> Result<(), Gone> {
+    fn send(&mut self, text: String) -> Result<(), Gone> {
         self.quiet = 0;
-        self.out.send(text.into()).await.map_err(|_| Gone)
+        self.out.try_send(text.into()).map_err(|_| Gone)
     }
 }
