@@ -230,7 +230,14 @@ mod tests {
     fn what_is_not_as_described_is_refused() {
         let json = "application/json";
         let cases = [
-            ("GET", "/health", 200, json, json!({"status": "ok", "database": true, "storage": true, "cache": true, "more": 1}), "not as described"),
+            (
+                "GET",
+                "/health",
+                200,
+                json,
+                json!({"status": "ok", "database": true, "storage": true, "cache": true, "more": 1}),
+                "not as described",
+            ),
             ("GET", "/health", 200, json, json!({"status": "ok", "database": true, "storage": true}), "not as described"),
             ("GET", "/health", 200, json, json!({"status": "ok", "database": "yes", "storage": true, "cache": true}), "not as described"),
             ("GET", "/health", 200, "text/plain", json!("ok"), "a type that is not described"),
