@@ -368,7 +368,7 @@ fn tasks(s: &mut Schemas) -> Vec<Operation> {
                 a while; come back with `Last-Event-ID`.")
             .parameter(json!({"name": "Last-Event-ID", "in": "header", "required": false, "schema": {"type": "string"}, "description": "The id of the last event that was seen."}))
             .answers(200, "The events.", Some(json!({"text/event-stream": {"schema": {"type": "string"}}})))
-            .empty(204, "It is final and was seen so: there is nothing to come back for.").fails(&[404, 502]),
+            .empty(204, "There is nothing to come back for: the end was seen, or the picture is late and `getTask` brings it home.").fails(&[404]),
         of(SignedIn, "post", "/api/tasks/{task_no}/cancel", "cancelTask", "Cancel a picture that waits")
             .gives::<wire::TaskAnswer>(s, 200, "It is cancelled, and its price is back.").fails(&[404, 409]),
         of(Open, "get", "/api/hairstyles", "listHairstyles", "Hairstyles and models").gives::<wire::Hairstyles>(s, 200, "In the order they are shown."),

@@ -198,3 +198,58 @@ impl Contract {
         wrong.join("; ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    fn refused(method: &str, path: &str, status: u16, kind: &str, body: &Value) -> Option<String> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = Answer::made(format!("{method} {path}"), status, kind, body);
+        let outcome = catch_unwind(|| check(method, path, &answer));
+        outcome.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    }
+
+    fn problem(status: u16, code: &str) -> Value {
+        json!({"type": "about:blank", "title": "t", "status": status, "detail": "d", "code": code, "request_id": "r"})
+    }
+
+    #[test]
+    fn what_is_as_described_passes() {
+        let json = "application/json";
+        assert_eq!(refused("GET", "/health", 200, json, &json!({"status": "ok", "database": true, "storage": true, "cache": true})), None);
+        assert_eq!(refused("GET", "/files/cache/u/1_a.jpg", 302, "", &Value::Null), None);
+        assert_eq!(refused("DELETE", "/health", 405, "application/problem+json", &problem(405, "method_not_allowed")), None);
+        assert_eq!(refused("GET", "/nothing/here", 404, "application/problem+json", &problem(404, "not_found")), None);
+        assert_eq!(refused("GET", "/gallery/x", 200, "text/html", &Value::Null), None, "a page is no part of it");
+    }
+
+    #[test]
+    fn what_is_not_as_described_is_refused() {
+        let json = "application/json";
+        let cases = [
+            (
+                "GET",
+                "/health",
+                200,
+                json,
+                json!({"status": "ok", "database": true, "storage": true, "cache": true, "more": 1}),
+                "not as described",
+            ),
+            ("GET", "/health", 200, json, json!({"status": "ok", "database": true, "storage": true}), "not as described"),
+            ("GET", "/health", 200, json, json!({"status": "ok", "database": "yes", "storage": true, "cache": true}), "not as described"),
+            ("GET", "/health", 200, "text/plain", json!("ok"), "a type that is not described"),
+            ("GET", "/health", 418, json, json!({}), "a status that is not described"),
+            ("DELETE", "/health", 200, json, json!({}), "a method that is not described"),
+            ("GET", "/api/secret", 200, json, json!({}), "an address that is not described"),
+            ("POST", "/auth/logout", 204, json, json!({"surprise": true}), "a body that is not described"),
+            ("GET", "/api/me", 401, "application/problem+json", problem(401, "no_such_code"), "not as described"),
+        ];
+        for (method, path, status, kind, body, why) in cases {
+            let told = refused(method, path, status, kind, &body).unwrap_or_else(|| panic!("{method} {path} {status} passes: {body}"));
+            assert!(told.contains(why), "{told}");
+        }
+    }
+}

@@ -343,6 +343,16 @@ impl World {
         self.0.hosts.iter().filter_map(|host| if let Host::Here { app, .. } = host { Some(app) } else { None })
     }
 
+    /// Host calls of all requests so far, those of streams that are still open included.
+    #[must_use]
+    pub fn host_calls(&self) -> Calls {
+        self.apps().map(|app| app.call_counters()).fold(Calls::default(), |sum, app| Calls {
+            sqlite: sum.sqlite + app.sqlite,
+            kv: sum.kv + app.kv,
+            http: sum.http + app.http,
+        })
+    }
+
     /// Lets the bucket answer 503 to everything.
     pub fn storage_down(&self) {
         self.fault(Fault::S3Answers { status: 503, method: None, prefix: None });

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod create;
 pub mod finish;
+pub mod follow;
 pub mod hand_over;
 pub mod sweep;
 
@@ -101,6 +102,19 @@ struct Cached {
 /// What the cache has of a task, whosever it is.
 pub struct Glimpse(Option<Cached>);
 
+impl Glimpse {
+    /// What was found, for its owner.
+    ///
+    /// # Errors
+    /// `not_found` for everybody else.
+    fn of(self, user_id: &str) -> Result<Option<View>, Problem> {
+        match self.0 {
+            Some(cached) if cached.user_id != user_id => Err(Problem::not_found("task")),
+            cached => Ok(cached.map(|cached| cached.view)),
+        }
+    }
+}
+
 pub(crate) const COLUMNS: &str = "id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, \
     external_task_id, price, attempts, created_at, updated_at, completed_at, \
     (SELECT '/files/' || u.key FROM uploads u WHERE u.id = ai_tasks.input_params ->> 'upload_id' AND u.status = 'stored' \
@@ -148,17 +162,10 @@ impl Task {
     /// The task as its owner sees it, with addresses that begin with `public_url`.
     #[must_use]
     pub fn view(&self, keys: &Keys, public_url: &str, now: i64) -> View {
-        /// Seconds a picture usually takes.
-        const USUAL: f64 = 40.0;
-        let progress = match self.status.as_str() {
-            "completed" | "failed" => 1.0,
-            "processing" => ((now - self.created_at).max(0) as f64 / USUAL).clamp(0.05, 0.95),
-            _ => 0.0,
-        };
         View {
             task_no: self.task_no.clone(),
             status: self.status.clone(),
-            progress: (progress * 100.0_f64).round() / 100.0,
+            progress: progress(&self.status, self.created_at, now),
             hairstyle: self.params.hairstyle.clone(),
             hair_color: self.params.hair_color.clone(),
             detail: self.params.detail.as_ref().and_then(|sealed| keys.open(&wish_of(&self.id), sealed)),
@@ -186,6 +193,18 @@ impl View {
     pub fn etag(&self) -> String {
         format!("\"{}-{}-{}-{}\"", self.status, self.updated_at, (self.progress * 100.0) as i64, u8::from(self.source_url.is_some()))
     }
+}
+
+/// How far a task is, from 0 to 1, in hundredths. While the provider works nobody knows: it is an estimate from the usual duration.
+fn progress(status: &str, created_at: i64, now: i64) -> f64 {
+    /// Seconds a picture usually takes.
+    const USUAL: f64 = 40.0;
+    let progress = match status {
+        "completed" | "failed" => 1.0,
+        "processing" => ((now - created_at).max(0) as f64 / USUAL).clamp(0.05, 0.95),
+        _ => 0.0,
+    };
+    (progress * 100.0_f64).round() / 100.0
 }
 
 /// Where a person's own words are sealed for.
@@ -220,24 +239,24 @@ pub async fn glimpse(settings: &Settings, task_no: &str) -> Result<Glimpse, Prob
 pub async fn by_no(settings: &Settings, user_id: &str, task_no: &str, glimpse: Glimpse, now: i64) -> Result<View, Problem> {
     let public_url = settings.public_url()?;
     let keys = Keys::from_settings(settings)?;
-    if let Some(cached) = glimpse.0 {
-        return if cached.user_id == user_id { Ok(cached.view) } else { Err(Problem::not_found("task")) };
+    if let Some(view) = glimpse.of(user_id)? {
+        return Ok(view);
     }
-    let (task, due) = find(user_id, task_no, now).await?;
+    let (task, due) = find(user_id, task_no, now, 0).await?;
     if due && look(settings, &task, now).await {
-        return Ok(find(user_id, task_no, now).await?.0.view(&keys, public_url, now));
+        return Ok(find(user_id, task_no, now, 0).await?.0.view(&keys, public_url, now));
     }
     remember(&task, &keys, public_url, now).await;
     Ok(task.view(&keys, public_url, now))
 }
 
-/// A task, and whether it is time to ask the provider about it.
-async fn find(user_id: &str, task_no: &str, now: i64) -> Result<(Task, bool), Problem> {
+/// A task, and whether it has been time to ask the provider about it for `late` seconds.
+async fn find(user_id: &str, task_no: &str, now: i64, late: i64) -> Result<(Task, bool), Problem> {
     let sql = format!(
-        "SELECT {COLUMNS}, status = 'processing' AND next_attempt_at <= ?3 AND claimed_until <= ?3 FROM ai_tasks \
+        "SELECT {COLUMNS}, status = 'processing' AND next_attempt_at <= ?3 - ?4 AND claimed_until <= ?3 FROM ai_tasks \
          WHERE task_no = ?1 AND user_id = ?2"
     );
-    let row = one(&sql, vec![task_no.into(), user_id.into(), now.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
+    let row = one(&sql, vec![task_no.into(), user_id.into(), now.into(), late.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
     Ok((read(&row), row.integer(BESIDE) != 0))
 }
 

@@ -111,10 +111,12 @@ async fn every_hairstyle_of_the_catalogue_has_its_drawing_and_no_drawing_is_with
     let world = World::new().await;
     let stranger = world.stranger();
     let catalogue = stranger.get(200, "/api/hairstyles").await.json();
-    let wanted: BTreeSet<String> = catalogue["hairstyles"].as_array().unwrap().iter().map(|style| style["id"].as_str().unwrap().to_owned()).collect();
+    let wanted: BTreeSet<String> =
+        catalogue["hairstyles"].as_array().unwrap().iter().map(|style| style["id"].as_str().unwrap().to_owned()).collect();
     let sheet = stranger.get(200, "/assets/hairstyles.svg").await;
     let sheet = String::from_utf8_lossy(&sheet.body).into_owned();
-    let drawn: BTreeSet<String> = sheet.split("<symbol id=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect();
+    let drawn: BTreeSet<String> =
+        sheet.split("<symbol id=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect();
     assert_eq!(drawn, wanted);
     // What the policy would refuse, or what would clash among symbols of one sheet.
     for wrong in ["<style", "style=", "<script", "href=", "url(", " class="] {

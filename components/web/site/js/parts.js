@@ -241,7 +241,7 @@ export function folded(list, items, draw, most, text) {
   list.append(...items.slice(0, most).map(draw));
   if (items.length <= most) return null;
   const more = button(text(items.length), {
-    kind: "quiet slim",
+    kind: "quiet unfold",
     onclick: () => {
       const rest = items.slice(most).map(draw);
       list.append(...rest);

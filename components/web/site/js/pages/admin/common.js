@@ -2,7 +2,7 @@
 
 import { h, put } from "../../dom.js";
 import { clock, date, day, number, relative, time, words } from "../../language.js";
-import { button, empty, fill, icon } from "../../parts.js";
+import { announce, button, empty, fill, icon } from "../../parts.js";
 import { person, recount } from "../../person.js";
 
 const w = words({
@@ -64,7 +64,7 @@ export function load(box, ask, draw, { signal, lines = 4 } = {}) {
 }
 
 function forbidden() {
-  return h("div", { class: "empty", role: "alert" }, icon("shield"), h("h2", {}, w.forbidden), h("p", {}, w.forbiddenText), h("a", { class: "button", href: "/" }, w.home));
+  return h("div", { class: "empty no-entry", role: "alert" }, icon("shield"), h("h1", { tabindex: "-1" }, w.forbidden), h("p", {}, w.forbiddenText), h("a", { class: "button", href: "/" }, w.home));
 }
 
 /**
@@ -127,13 +127,19 @@ export function listing({ label, columns, load: page, none, signal }) {
   }
 
   function draw({ items, next }, current) {
-    if (items.length === 0) return none();
+    if (items.length === 0) {
+      const said = none();
+      if (turn > 1) announce(said.textContent);
+      return said;
+    }
     const sheet = table(label, columns);
-    const said = h("p", { class: "muted small", role: "status" });
+    const said = h("p", { class: "muted small" });
     let shown = 0;
     let cursor = next;
     const say = (added) => {
       shown += added;
+      // The first page is what one came for; what follows was asked for here.
+      if (turn > 1 || shown > added) announce(shown === added ? w.shown(shown) : w.added(added, shown));
       put(said, shown === added ? w.shown(shown) : w.added(added, shown), !cursor && shown > added && ` ${w.end}`);
     };
     const more = button(w.more, {
@@ -190,7 +196,7 @@ export function moment(seconds) {
 /** A long id, shortened to its end, which is where ids differ. The whole of it is there for those who point at it or copy it. */
 export function short(text, length = 8) {
   if (!text) return null;
-  return text.length <= length + 1 ? h("code", {}, text) : h("code", { title: text }, `…${text.slice(-length)}`);
+  return text.length <= length + 1 ? h("code", {}, text) : h("code", { class: "short", title: text }, `…${text.slice(-length)}`);
 }
 
 /** Somebody, with the way to their page. */

@@ -44,7 +44,7 @@ export function render({ query, signal }) {
       { head: w.tries, cell: (event) => event.attempts > 0 && w.times(event.attempts), number: true },
       { head: w.received, cell: (event) => moment(event.received_at) },
       { head: w.processed, cell: (event) => event.processed_at && (event.processed_at - event.received_at < 2 ? w.atOnce : w.later(took(event.processed_at - event.received_at))) },
-      { head: w.deed, cell: (event, draw) => event.status === "received" && button(w.replay, { icon: "again", "aria-label": w.replayLabel(event.type), onclick: () => replay(event, draw) }) },
+      { head: w.deed, cell: (event, draw) => event.status === "received" && button(w.replay, { icon: "again", "aria-label": w.replayLabel(event.type), onclick: (_, pressed) => replay(event, draw, pressed.closest("tr")) }) },
     ],
     load: async (offset = 0) => {
       const { events } = await get(ask("/api/admin/events", { status, limit: PAGE, offset }), { signal });
@@ -61,8 +61,11 @@ export function render({ query, signal }) {
   return page({ here: "/admin/events", head: w.title, text: w.text, body: h("div", { class: "stack" }, h("div", { class: "row" }, filter), list) });
 }
 
-async function replay({ id }, draw) {
+async function replay({ id }, draw, row) {
   const { event } = await post(`/api/admin/events/${encodeURIComponent(id)}/replay`);
   draw(event);
+  // The button was drawn anew, or has nothing left to do.
+  row.tabIndex = -1;
+  (row.querySelector("button") ?? row).focus({ preventScroll: true });
   note(event.status === "done" ? w.nowDone : event.status === "ignored" ? w.nowIgnored : w.stillOpen);
 }

@@ -8,13 +8,13 @@ import { ask, credits, listing, moment, nothing, page, short, who } from "./comm
 const w = words({
   en: {
     title: "Log", text: "What admins did, newest first. Each act holds the hash of the one before: whoever changes one breaks the chain, and the audit says so.",
-    seq: "No.", when: "When", admin: "Who", did: "Did what", whom: "To whom or what", hash: "Hash", settings: "The settings (admin_emails)",
+    when: "When", admin: "Who", did: "Did what", whom: "To whom or what", entry: "Entry, hash", settings: "The settings (admin_emails)",
     gift: (n) => `Gave ${n}`, lasts: (days) => `good for ${number(days)} ${days === 1 ? "day" : "days"}`, forever: "without expiry", made: "Made an admin", taken: "Took the role of an admin", replay: (kind) => `Replayed an event${kind ? ` (${kind})` : ""}`, invalidate: "Cleared the cache",
     prefix: (text) => `entries that begin with ${text}`, none: "Nobody has done anything yet", noneText: "Gifts, roles, replays and cleared caches are written here.",
   },
   zh: {
     title: "日志", text: "管理员的操作，最新的在前。每条记录都包含上一条的哈希：任何改动都会破坏链条，审计会发现。",
-    seq: "序号", when: "时间", admin: "操作者", did: "操作", whom: "对象", hash: "哈希", settings: "系统设置（admin_emails）",
+    when: "时间", admin: "操作者", did: "操作", whom: "对象", entry: "序号与哈希", settings: "系统设置（admin_emails）",
     gift: (n) => `赠送 ${n}`, lasts: (days) => `有效期 ${number(days)} 天`, forever: "永久有效", made: "设为管理员", taken: "取消管理员", replay: (kind) => `重放事件${kind ? `（${kind}）` : ""}`, invalidate: "清空缓存",
     prefix: (text) => `以 ${text} 开头的条目`, none: "还没有任何操作", noneText: "赠送、角色变更、重放和清空缓存会记录在这里。",
   },
@@ -30,8 +30,7 @@ export function render({ signal }) {
       { head: w.whom, cell: whom, wide: true },
       { head: w.admin, cell: (act) => (act.admin_id === "admin_emails" ? h("span", { class: "muted" }, w.settings) : who(act.admin_id, act.admin_email)), wide: true },
       { head: w.when, cell: (act) => moment(act.at) },
-      { head: w.seq, cell: (act) => `#${act.seq}` },
-      { head: w.hash, cell: (act) => h("code", { class: "muted", title: act.hash }, act.hash.slice(0, 10)) },
+      { head: w.entry, cell: (act) => [h("span", {}, `#${number(act.seq)}`), h("br"), h("code", { class: "muted short", title: act.hash }, act.hash.slice(0, 10))] },
     ],
     load: async (cursor) => {
       const { log, next_cursor: next } = await get(ask("/api/admin/log", { limit: 25, cursor }), { signal });

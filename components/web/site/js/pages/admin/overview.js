@@ -13,9 +13,9 @@ const w = words({
     well: "Nothing needs you: no open alarms, no open payment events, no failed jobs, no errors in the last hour.",
     alarms: (n) => `${number(n)} open ${n === 1 ? "alarm" : "alarms"}`, events: (n) => `${number(n)} payment ${n === 1 ? "event is" : "events are"} still open`, failing: (names) => `The last run failed: ${names}`, errors: (n) => `${number(n)} failed ${n === 1 ? "request" : "requests"} in the last hour`,
     look: "Look", pictures: "Pictures", people: "People and credits", money: "Money", operation: "Operation",
-    perDay: "Pictures a day", perDayText: "ordered in 14 days", rate: "Success rate", rateText: "of what ended in 24 hours", noRate: "Nothing ended in 24 hours.",
+    perDay: "Pictures a day", perDayText: "ordered in 14 days", rate: "of what ended came out well", noRate: "Nothing ended in 24 hours.",
     today: "Today, against the limit", ofLimit: (n) => `of ${number(n)} pictures (UTC day)`, noLimit: "pictures today; there is no limit", running: (n) => `${number(n)} in the making now`,
-    day: "Last 24 hours", status: { completed: "Done", processing: "In the making", pending: "Waiting", failed: "Failed" },
+    day: "Success in 24 hours", status: { completed: "Done", processing: "In the making", pending: "Waiting", failed: "Failed" },
     users: "People", usersText: (n) => `${number(n)} new in 24 hours`, newUsers: "New people", creditsHead: "Credits", held: "held by people, to be spent", granted: "Granted in 24 hours", spent: "Spent in 24 hours",
     revenue: (currency) => `Revenue in ${currency}`, in24: (n) => `in 24 hours, ${number(n)} ${n === 1 ? "payment" : "payments"}`, in30: "In 30 days", payments: "Payments in 30 days", refunded: "Refunded of these", noRevenue: "No payments in the last 30 days.", paid: "Paid",
     orders: "Orders in 24 hours", order: { pending: "Not paid yet", completed: "Paid", refunded: "Refunded", cancelled: "Cancelled", expired: "Expired", paid: "Paid", processing: "In the making", refunding: "Refunding" }, noOrders: "No orders in 24 hours.",
@@ -29,9 +29,9 @@ const w = words({
     well: "一切正常：没有未解除的警报、未处理的支付事件、失败的任务，最近一小时也没有错误。",
     alarms: (n) => `${number(n)} 个未解除的警报`, events: (n) => `${number(n)} 个支付事件尚未处理`, failing: (names) => `最近一次运行失败：${names}`, errors: (n) => `最近一小时有 ${number(n)} 个请求失败`,
     look: "查看", pictures: "图片", people: "用户与点数", money: "收入", operation: "运维",
-    perDay: "每日图片", perDayText: "十四天内下单", rate: "成功率", rateText: "最近 24 小时内结束的图片", noRate: "最近 24 小时没有结束的图片。",
+    perDay: "每日图片", perDayText: "十四天内下单", rate: "的图片成功完成", noRate: "最近 24 小时没有结束的图片。",
     today: "今日用量与上限", ofLimit: (n) => `上限 ${number(n)} 张（UTC 日）`, noLimit: "今日图片，无上限", running: (n) => `正在生成 ${number(n)} 张`,
-    day: "最近 24 小时", status: { completed: "已完成", processing: "生成中", pending: "等待中", failed: "失败" },
+    day: "24 小时成功率", status: { completed: "已完成", processing: "生成中", pending: "等待中", failed: "失败" },
     users: "用户", usersText: (n) => `24 小时内新增 ${number(n)} 人`, newUsers: "新用户", creditsHead: "点数", held: "用户持有、尚未使用", granted: "24 小时内发放", spent: "24 小时内使用",
     revenue: (currency) => `收入（${currency}）`, in24: (n) => `24 小时内，${number(n)} 笔付款`, in30: "30 天内", payments: "30 天付款笔数", refunded: "其中已退款", noRevenue: "最近 30 天没有付款。", paid: "已付",
     orders: "24 小时内的订单", order: { pending: "未付款", completed: "已付款", refunded: "已退款", cancelled: "已取消", expired: "已过期", paid: "已付款", processing: "处理中", refunding: "退款中" }, noOrders: "最近 24 小时没有订单。",
@@ -73,10 +73,10 @@ function attention({ money: { open_events: events }, operation: { open_alarms: a
     alarms > 0 && ["bad", w.alarms(alarms), "/admin/operations"],
     events > 0 && ["wait", w.events(events), "/admin/events?status=received"],
     failed.length > 0 && ["bad", w.failing(failed.join(", ")), "/admin/operations"],
-    errorCount > 0 && ["wait", w.errors(errorCount), "/admin/operations"],
+    errorCount > 0 && ["wait", w.errors(errorCount)],
   ].filter(Boolean);
   if (items.length === 0) return h("p", { class: "say good" }, icon("check"), w.well);
-  return h("ul", { class: "stack tight" }, items.map(([kind, text, href]) => h("li", { class: `say apart ${kind}` }, h("span", {}, text), h("a", { href, "aria-label": `${w.look}: ${text}` }, w.look))));
+  return h("ul", { class: "stack tight" }, items.map(([kind, text, href]) => h("li", { class: `say apart ${kind}` }, h("span", {}, text), href && h("a", { href, "aria-label": `${w.look}: ${text}` }, w.look))));
 }
 
 function tile(head, ...children) {
@@ -84,7 +84,7 @@ function tile(head, ...children) {
 }
 
 function figure(value, text) {
-  return h("p", { class: "says" }, h("strong", { class: "figure number" }, value), text && h("span", { class: "muted small" }, text));
+  return h("p", { class: "says" }, h("strong", { class: "big number" }, value), text && h("span", { class: "muted small" }, text));
 }
 
 function pictures(tasks, today) {
@@ -108,7 +108,7 @@ function pictures(tasks, today) {
     ),
     tile(
       w.day,
-      tasks.success_rate_24h === null ? h("p", { class: "muted small" }, w.noRate) : figure(`${number(Math.round(tasks.success_rate_24h * 1_000) / 10)} %`, `${w.rate}, ${w.rateText}`),
+      tasks.success_rate_24h === null ? h("p", { class: "muted small" }, w.noRate) : figure(`${number(Math.round(tasks.success_rate_24h * 1_000) / 10)} %`, w.rate),
       parts([["completed", "good"], ["failed", "bad"], ["processing", "wait"], ["pending", "edge"]].map(([status, kind]) => ({ name: w.status[status], kind, value: lately[status] ?? 0, href: `/admin/tasks?status=${status}` }))),
     ),
     tile(w.today, gauge(made, limit, limit ? w.ofLimit(limit) : w.noLimit), h("p", { class: "muted small centred" }, w.running(tasks.running))),

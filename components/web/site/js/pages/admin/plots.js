@@ -84,14 +84,14 @@ export function gauge(value, limit, label) {
   const arc = { d: "M 20 90 A 70 70 0 0 1 160 90", fill: "none", "stroke-width": 14, pathLength: 100 };
   return h(
     "div",
-    { class: "gauge" },
+    { class: "dial" },
     svg(
       "svg",
       { viewBox: "0 0 180 100", "aria-hidden": "true" },
-      svg("path", { ...arc, class: "gauge-ground" }),
-      share > 0 && svg("path", { ...arc, class: `gauge-${kind}`, "stroke-dasharray": `${Math.max(1, share * 100)} 200` }),
+      svg("path", { ...arc, class: "dial-ground" }),
+      share > 0 && svg("path", { ...arc, class: `dial-${kind}`, "stroke-dasharray": `${Math.max(1, share * 100)} 200` }),
     ),
-    h("strong", { class: "figure number" }, number(value)),
+    h("strong", { class: "big number" }, number(value)),
     h("span", { class: "muted small" }, label),
   );
 }

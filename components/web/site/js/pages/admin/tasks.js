@@ -11,12 +11,12 @@ const w = words({
   en: {
     title: "Pictures", text: "Everything that was ordered, newest first, by state. The photos and wishes are between their owners and the provider.", filter: "State", all: "All", status: { pending: "Waiting", processing: "In the making", completed: "Done", failed: "Failed" },
     task: "Picture", person: "Person", state: "State", provider: "Provider", attempts: "Attempts", price: "Credits", ordered: "Ordered", took: "Took", next: "next look", cancelled: "Cancelled by its owner.",
-    email: "Only of one person", search: "Show", everybody: "Show everybody's", only: "Only of", nobody: "Nobody has this address.", none: "No pictures here", noneText: "Nothing that was ordered is in this state.", noneOf: "This person has no pictures in this state.",
+    email: "Only of one person", hint: "The whole e-mail address.", search: "Show", everybody: "Show everybody's", only: "Only of", nobody: "Nobody has this address.", none: "No pictures here", noneText: "Nothing that was ordered is in this state.", noneOf: "This person has no pictures in this state.",
   },
   zh: {
     title: "图片", text: "所有订单，最新的在前。照片和要求属于用户与服务商，不在此显示。", filter: "状态", all: "全部", status: { pending: "等待中", processing: "生成中", completed: "已完成", failed: "失败" },
     task: "图片", person: "用户", state: "状态", provider: "服务商", attempts: "尝试", price: "点数", ordered: "下单", took: "用时", next: "下次检查", cancelled: "用户已取消。",
-    email: "仅看某个用户", search: "显示", everybody: "显示所有人的", only: "仅看", nobody: "没有此地址的用户。", none: "这里没有图片", noneText: "没有处于此状态的订单。", noneOf: "该用户没有处于此状态的图片。",
+    email: "仅看某个用户", hint: "请输入完整邮箱地址。", search: "显示", everybody: "显示所有人的", only: "仅看", nobody: "没有此地址的用户。", none: "这里没有图片", noneText: "没有处于此状态的订单。", noneOf: "该用户没有处于此状态的图片。",
   },
 });
 
@@ -31,11 +31,11 @@ export function taskList({ userId, status = "", signal, change = () => {} }) {
     { head: w.task, cell: (task) => [h("code", {}, task.task_no), task.status === "failed" && h("p", { class: "why small" }, task.failure_reason === "cancelled" ? w.cancelled : reason(task))], wide: true },
     !userId && { head: w.person, cell: (task) => who(task.user_id, task.email), wide: true },
     { head: w.state, cell: (task) => statusPill(task.status) },
-    { head: w.provider, cell: (task) => task.external_provider && [h("span", {}, task.external_provider), " ", short(task.external_task_id, 6)] },
     { head: w.attempts, cell: (task) => number(task.attempts), number: true },
-    { head: w.price, cell: (task) => number(task.price), number: true },
     { head: w.took, cell: (task) => (task.completed_at ? took(task.completed_at - task.created_at) : null), number: true },
     { head: w.ordered, cell: (task) => moment(task.created_at) },
+    { head: w.price, cell: (task) => number(task.price), number: true },
+    { head: w.provider, cell: (task) => task.external_provider && [h("span", {}, task.external_provider), " ", short(task.external_task_id, 6)] },
   ];
   const list = listing({
     label: w.title,
@@ -68,7 +68,7 @@ export function render({ query, signal }) {
 
   function finder() {
     const input = h("input", { type: "email", autocomplete: "off", spellcheck: "false", inputmode: "email" });
-    const labelled = field(w.email, input);
+    const labelled = field(w.email, input, { hint: w.hint });
     const go = submit(w.search, "");
     return form({ class: "finder", role: "search" }, async () => {
       labelled.mark("");

@@ -15,7 +15,7 @@ const w = words({
     balance: "Credits to spend", used: "Credits used", ordered: "Pictures ordered", done: "Done", failed: "Failed", ways: "Ways to sign in", added: (when) => `since ${when}`, noWays: "None is left.", id: "Id", tasks: "Pictures",
     gift: "Gift credits", giftText: "They are there at once. The gift is an act in the log, with your name.", amount: "Credits", amountHint: "1 to 10,000", days: "Expire in days", daysHint: "Empty: never", note: "Note", noteHint: "Why. The person sees it in their account book.", give: "Give credits",
     amountWrong: "A whole number from 1 to 10,000.", daysWrong: "A whole number from 1 to 3,650, or nothing.", noteWrong: "At most 200 characters on one line.",
-    given: (n, name) => `${name} has ${n} more.`, before: "This gift had arrived before. It was given once.", other: "A gift from this form arrived before, with other numbers. Look at the balance; to give this one as well, press again.",
+    given: (n, name) => `${name} has ${n} more.`, safe: "Press again: however often it is sent, this gift is given once.", other: "A gift from this form arrived before, with other numbers. Look at the balance; to give this one as well, press again.",
     role: "Role", isAdmin: "Admins see people, pictures, payments and the books, and may give credits and roles.", isUser: "Sees and changes nothing but what is their own.", make: "Make an admin", take: "Take the role away",
     makeHead: (name) => `Make ${name} an admin?`, makeText: "They will see everybody's address, pictures' states and payments, and may give credits and roles. It is written in the log.",
     takeHead: (name) => `Take the role of an admin from ${name}?`, takeText: "They can no longer open these pages. Whoever is named in the settings (admin_emails) gets the role back at the next visit.", self: "This is you: you would not be able to undo it.",
@@ -26,7 +26,7 @@ const w = words({
     balance: "可用点数", used: "已用点数", ordered: "图片订单", done: "完成", failed: "失败", ways: "登录方式", added: (when) => `${when} 添加`, noWays: "没有登录方式。", id: "编号", tasks: "图片",
     gift: "赠送点数", giftText: "立即到账，并以您的名义记入日志。", amount: "点数", amountHint: "1 至 10,000", days: "有效天数", daysHint: "留空表示永久有效", note: "备注", noteHint: "赠送原因，对方可在账单中看到。", give: "赠送",
     amountWrong: "请输入 1 至 10,000 的整数。", daysWrong: "请输入 1 至 3,650 的整数，或留空。", noteWrong: "最多 200 字，一行以内。",
-    given: (n, name) => `${name} 增加了 ${n}。`, before: "这份赠送之前已到账，只会发放一次。", other: "此表单之前的一份赠送已到账，但数值不同。请先查看余额；如仍要赠送，请再按一次。",
+    given: (n, name) => `${name} 增加了 ${n}。`, safe: "请再按一次：无论发送多少次，这份赠送只会发放一次。", other: "此表单之前的一份赠送已到账，但数值不同。请先查看余额；如仍要赠送，请再按一次。",
     role: "角色", isAdmin: "管理员可查看用户、图片、支付和账目，并可赠送点数和授予角色。", isUser: "只能查看和修改自己的内容。", make: "设为管理员", take: "取消管理员",
     makeHead: (name) => `将 ${name} 设为管理员？`, makeText: "对方将能看到所有人的地址、图片状态和支付，并可赠送点数和授予角色。此操作会记入日志。",
     takeHead: (name) => `取消 ${name} 的管理员角色？`, takeText: "对方将无法再打开这些页面。若其地址写在设置（admin_emails）中，下次访问时会重新获得该角色。", self: "这是您自己：之后您将无法撤销。",
@@ -54,6 +54,7 @@ function draw(answer, { path, head, signal }) {
   put(head, view.user.name);
   const card = h("div", { class: "stack" });
   const role = h("section", { class: "card stack" });
+  view.role = role;
   view.redraw = () => {
     put(card, about(view));
     put(role, roleOf(view));
@@ -77,8 +78,8 @@ function about({ user, stats }) {
     h("p", { class: "row" }, h("span", { class: "who" }, user.email), rolePill(user.role), h("span", { class: "muted small" }, w.since(date(user.created_at))), h("span", { class: "muted small" }, `${w.id} `, short(user.id, 12))),
     h(
       "dl",
-      { class: "figures" },
-      [[w.balance, user.credits], [w.used, stats.credits_used], [w.ordered, stats.total_tasks], [w.done, stats.completed_tasks], [w.failed, stats.failed_tasks]].map(([term, value]) => h("div", { class: "card" }, h("dt", { class: "muted small" }, term), h("dd", { class: "figure number" }, number(value)))),
+      { class: "vitals" },
+      [[w.balance, user.credits], [w.used, stats.credits_used], [w.ordered, stats.total_tasks], [w.done, stats.completed_tasks], [w.failed, stats.failed_tasks]].map(([term, value]) => h("div", { class: "card" }, h("dt", { class: "muted small" }, term), h("dd", { class: "big number" }, number(value)))),
     ),
   ];
 }
@@ -139,7 +140,7 @@ function gift(view) {
         return;
       }
       for (const { field: name, message } of error instanceof Trouble ? error.errors : []) fields[name]?.mark(message);
-      say(error.words ?? String(error), "bad");
+      say(`${error.words ?? error.message}${error.status === 0 || error.status >= 500 ? ` ${w.safe}` : ""}`, "bad");
     }
   }
 
@@ -172,6 +173,8 @@ function roleOf(view) {
         if (user.id === person.user?.id) recount();
       },
     });
+    // The button that was pressed has made room for the other one.
+    view.role.querySelector("button").focus();
   };
   return [h("h2", {}, w.role), h("p", { class: "row" }, rolePill(user.role), h("span", { class: "muted small" }, admin ? w.isAdmin : w.isUser)), h("div", { class: "row" }, button(admin ? w.take : w.make, { kind: admin ? "danger" : "", onclick: change }))];
 }
