@@ -43,6 +43,9 @@ use spin::{key_value::key_value as kv, sqlite::sqlite as sql, variables::variabl
 const CONCURRENT: usize = 16;
 /// How long an instance waits for the next request.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long answers whose head is out may go on, from the latest head of an instance on: streams of events last minutes. Who answers and
+/// then hangs is ended by this.
+const ANSWERING: Duration = Duration::from_secs(600);
 /// Most memory of an instance, in bytes.
 const MEMORY: usize = 256 << 20;
 /// Most connections an instance may have open.
@@ -463,7 +466,11 @@ impl WorkerExpiration for Expiration {
             return Poll::Ready(());
         }
         let busy = self.usual.max(Duration::from_secs(self.patience.load(Relaxed))) + Duration::from_secs(5);
-        let limit = if status == WorkerStatus::Idle { IDLE } else { busy };
+        let limit = match status {
+            WorkerStatus::Idle => IDLE,
+            WorkerStatus::Requests => busy,
+            WorkerStatus::PostReturn => busy.max(ANSWERING),
+        };
         let at = since + limit;
         match &mut self.timer {
             Some((set, sleep)) => {

@@ -24,7 +24,8 @@ enum Door {
     Open,
     SignedIn,
     Admin,
-    Signed,
+    /// Whoever signs what they send; the name of the scheme.
+    Signed(&'static str),
     Scheduler,
 }
 use Door::{Admin, Open, Scheduler, Signed, SignedIn};
@@ -42,13 +43,15 @@ impl Operation {
     fn new(tag: &'static str, door: Door, method: &'static str, path: &'static str, id: &str, summary: &str) -> Self {
         let mut value = json!({"tags": [tag], "operationId": id, "summary": summary, "parameters": [], "responses": {}});
         value["security"] = match door {
-            Open | Signed => json!([]),
+            Open => json!([]),
+            Signed(by) => json!([{by: []}]),
             SignedIn | Admin => json!([{"cookie": []}, {"bearer": []}]),
             Scheduler => json!([{"scheduler": []}]),
         };
         let mut operation = Self { tag, path, method, door, value };
         for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
-            operation = operation.parameter(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
+            let schema = if name == "provider" { one_of(&["google", "github"]) } else { text() };
+            operation = operation.parameter(json!({"name": name, "in": "path", "required": true, "schema": schema}));
         }
         // Whatever goes wrong everywhere.
         operation = operation.fails(&[500, 503]);
@@ -56,7 +59,7 @@ impl Operation {
             Open => operation,
             SignedIn => operation.fails(&[401, 429]),
             Admin => operation.fails(&[401, 403, 429]),
-            Signed | Scheduler => operation.fails(&[401]),
+            Signed(_) | Scheduler => operation.fails(&[401]),
         }
         .changing()
     }
@@ -88,9 +91,16 @@ impl Operation {
         self.parameter(named("limit")).parameter(named("offset")).parameter(named("cursor")).fails(&[422])
     }
 
-    /// Takes an `Idempotency-Key`.
-    fn keyed(self) -> Self {
-        self.parameter(json!({"$ref": "#/components/parameters/idempotencyKey"})).fails(&[409, 422])
+    /// Takes an `Idempotency-Key`; its answer, of this status, may be an earlier one.
+    fn keyed(self, status: u16) -> Self {
+        self.parameter(json!({"$ref": "#/components/parameters/idempotencyKey"}))
+            .perhaps_header(
+                status,
+                "idempotency-replayed",
+                json!({"type": "string", "enum": ["true"]}),
+                "The answer to the first request with this key.",
+            )
+            .fails(&[409, 422])
     }
 
     fn takes(mut self, content: Value) -> Self {
@@ -99,7 +109,7 @@ impl Operation {
     }
 
     fn takes_json<T: ToSchema>(self, schemas: &mut Schemas) -> Self {
-        let schema = schemas.of::<T>();
+        let schema = schemas.taken::<T>();
         self.takes(json!({"application/json": {"schema": schema}}))
     }
 
@@ -122,17 +132,33 @@ impl Operation {
     }
 
     fn gives<T: ToSchema>(self, schemas: &mut Schemas, status: u16, description: &str) -> Self {
-        let schema = schemas.of::<T>();
+        let schema = schemas.given::<T>();
         self.answers(status, description, Some(json!({"application/json": {"schema": schema}})))
+    }
+
+    /// An answer of its own that shares its status with a problem.
+    fn or_problem(mut self, status: u16) -> Self {
+        let schema = json!({"$ref": "#/components/schemas/Problem"});
+        let answer = &mut self.value["responses"][status.to_string()];
+        answer["content"]["application/problem+json"] = json!({"schema": schema});
+        answer["headers"]["retry-after"] = json!({"$ref": "#/components/headers/retryAfter"});
+        self
     }
 
     fn empty(self, status: u16, description: &str) -> Self {
         self.answers(status, description, None)
     }
 
-    /// A header of an answer.
+    /// A header that an answer always has.
     fn header(mut self, status: u16, name: &str, description: &str) -> Self {
-        self.value["responses"][status.to_string()]["headers"][name] = json!({"description": description, "schema": {"type": "string"}});
+        let header = json!({"description": description, "required": true, "schema": {"type": "string"}});
+        self.value["responses"][status.to_string()]["headers"][name] = header;
+        self
+    }
+
+    /// A header that an answer may have.
+    fn perhaps_header(mut self, status: u16, name: &str, schema: Value, description: &str) -> Self {
+        self.value["responses"][status.to_string()]["headers"][name] = json!({"description": description, "schema": schema});
         self
     }
 
@@ -165,12 +191,15 @@ pub fn parameters() -> Value {
 /// Headers that several answers share.
 pub fn headers() -> Value {
     json!({
-        "requestId": {"description": "Names the request in the operator's log; taken from the request's own if it brought a good one.", "schema": {"type": "string"}},
-        "rateLimit": {"description": "What is left of the limit that counted this request (draft-ietf-httpapi-ratelimit-headers).", "schema": {"type": "string"}},
-        "rateLimitPolicy": {"description": "That limit.", "schema": {"type": "string"}},
+        "requestId": {"required": true, "description": "Names the request in the operator's log; taken from the request's own if it brought a good one.", "schema": {"type": "string"}},
+        "rateLimit": {"required": true, "description": "What is left of the limit that counted this request (draft-ietf-httpapi-ratelimit-headers).", "schema": {"type": "string"}},
+        "rateLimitPolicy": {"required": true, "description": "That limit.", "schema": {"type": "string"}},
         "retryAfter": {"description": "Seconds until trying again may help.", "schema": {"type": "integer"}},
     })
 }
+
+/// Where an answer with a problem names the codes it may have.
+const CODES: &str = "/content/application~1problem+json/schema/allOf/1/properties/code/enum";
 
 /// One answer for each status that problems have.
 pub fn problems() -> Value {
@@ -179,15 +208,26 @@ pub fn problems() -> Value {
         let (status, title) = code.meaning();
         let name = serde_json::to_value(code).unwrap_or_default();
         let entry = all.entry(status.as_u16().to_string()).or_insert_with(|| {
+            let these = json!({"properties": {"status": {"const": status.as_u16()}, "code": {"enum": []}}});
             json!({"description": "", "headers": {"x-request-id": {"$ref": "#/components/headers/requestId"}},
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}})
+                "content": {"application/problem+json": {"schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, these]}}}})
         });
+        if let Some(codes) = entry.pointer_mut(CODES).and_then(Value::as_array_mut) {
+            codes.push(name.clone());
+        }
         let before = entry["description"].as_str().unwrap_or_default().to_owned();
         let this = format!("{title} (`{}`).", name.as_str().unwrap_or_default());
         entry["description"] = if before.is_empty() { this } else { format!("{before} {this}") }.into();
         match status.as_u16() {
-            429 | 503 | 502 => entry["headers"]["retry-after"] = json!({"$ref": "#/components/headers/retryAfter"}),
-            405 => entry["headers"]["allow"] = json!({"description": "Methods that are answered.", "schema": {"type": "string"}}),
+            429 => {
+                entry["headers"]["retry-after"] =
+                    json!({"description": "Seconds until trying again may help.", "required": true, "schema": {"type": "integer"}});
+            }
+            503 | 502 => entry["headers"]["retry-after"] = json!({"$ref": "#/components/headers/retryAfter"}),
+            405 => {
+                entry["headers"]["allow"] =
+                    json!({"description": "Methods that are answered.", "required": true, "schema": {"type": "string"}});
+            }
             401 => entry["headers"]["www-authenticate"] = json!({"description": "`Bearer`.", "schema": {"type": "string"}}),
             _ => {}
         }
@@ -203,7 +243,9 @@ pub fn all(s: &mut Schemas) -> Value {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         path[operation.method] = operation.value;
     };
-    for operation in sign_in(s).into_iter().chain(uploads(s)).chain(tasks(s)).chain(buying(s)).chain(account(s)).chain(admin(s)).chain(machines(s)) {
+    for operation in
+        sign_in(s).into_iter().chain(uploads(s)).chain(tasks(s)).chain(buying(s)).chain(account(s)).chain(admin(s)).chain(machines(s))
+    {
         add(operation);
     }
     paths.into()
@@ -219,39 +261,55 @@ fn one_of(words: &[&str]) -> Value {
 
 fn sign_in(s: &mut Schemas) -> Vec<Operation> {
     let of = |door, method, path, id, summary| Operation::new("sign-in", door, method, path, id, summary);
-    let provider = "`google` or `github`.";
     vec![
         of(Open, "get", "/auth/login/{provider}", "beginSignIn", "Go to the provider")
-            .about(provider)
             .query("redirect_to", text(), "A path of ours where the person wants to be afterwards.")
             .query("login_hint", text(), "Passed on to the provider.")
-            .empty(302, "To the provider.").header(302, "location", "The provider's page.")
+            .empty(302, "To the provider.")
+            .header(302, "location", "The provider's page.")
+            .header(302, "set-cookie", "Binds the attempt to this browser.")
             .fails(&[404, 429]),
         of(Open, "get", "/auth/callback/{provider}", "finishSignIn", "Back from the provider")
             .about("The provider sends the browser here. A new session begins, and an old one of this browser ends.")
-            .query("code", text(), "The provider's.").query("state", text(), "Ours.")
-            .empty(302, "Signed in; to where the person wanted to be.").header(302, "location", "A path of ours.").header(302, "set-cookie", "The session.")
+            .query("code", text(), "The provider's.")
+            .query("state", text(), "Ours.")
+            .empty(302, "Signed in; to where the person wanted to be.")
+            .header(302, "location", "A path of ours.")
+            .header(302, "set-cookie", "The session.")
             .fails(&[401, 404, 409, 429, 502]),
         of(SignedIn, "post", "/auth/link/{provider}", "addIdentity", "Begin to add a way to sign in")
             .about("For sessions that began within the last hour.")
-            .gives::<wire::GoTo>(s, 200, "Where the page has to go.").fails(&[403, 404]),
+            .gives::<wire::GoTo>(s, 200, "Where the page has to go.")
+            .header(200, "set-cookie", "Binds the attempt to this browser.")
+            .fails(&[403, 404]),
         of(Open, "get", "/auth/google/nonce", "googleNonce", "What Google's own button has to be given")
-            .gives::<wire::Nonce>(s, 200, "Bound to this browser by a cookie.").header(200, "set-cookie", "The secret of the nonce.").fails(&[429]),
+            .gives::<wire::Nonce>(s, 200, "Bound to this browser by a cookie.")
+            .header(200, "set-cookie", "The secret of the nonce.")
+            .fails(&[429]),
         of(Open, "post", "/auth/google", "signInWithGoogle", "Sign in with Google's own button")
             .takes_json::<wire::Credential>(s)
-            .gives::<wire::SignedIn>(s, 200, "Signed in.").header(200, "set-cookie", "The session.")
+            .gives::<wire::SignedIn>(s, 200, "Signed in.")
+            .header(200, "set-cookie", "The session.")
             .fails(&[401, 403, 409, 429, 502]),
         of(Open, "get", "/auth/session", "getSession", "Who am I?")
-            .gives::<wire::SessionAnswer>(s, 200, "Also for a stranger.").fails(&[429]),
+            .gives::<wire::SessionAnswer>(s, 200, "Also for a stranger.")
+            .fails(&[429]),
         of(Open, "post", "/auth/logout", "signOut", "End this session, or all")
             .query("all", one_of(&["true"]), "`true`: every session of this person.")
-            .empty(204, "It is over, at once.").header(204, "set-cookie", "Makes the browser forget it.").fails(&[403]),
+            .empty(204, "It is over, at once.")
+            .header(204, "set-cookie", "Makes the browser forget it.")
+            .fails(&[403]),
         of(SignedIn, "get", "/auth/sessions", "listSessions", "Where am I signed in?").gives::<wire::Sessions>(s, 200, "The newest first."),
         of(SignedIn, "delete", "/auth/sessions/{id}", "endSession", "End a session").empty(204, "It is over, at once.").fails(&[404]),
-        of(SignedIn, "get", "/auth/identities", "listIdentities", "How can I sign in?").gives::<wire::Identities>(s, 200, "The oldest first."),
+        of(SignedIn, "get", "/auth/identities", "listIdentities", "How can I sign in?").gives::<wire::Identities>(
+            s,
+            200,
+            "The oldest first.",
+        ),
         of(SignedIn, "delete", "/auth/identities/{id}", "removeIdentity", "Take a way to sign in away")
             .about("For sessions that began within the last hour. The last one stays. All other sessions end.")
-            .empty(204, "It opens the account no more.").fails(&[403, 404, 409]),
+            .empty(204, "It opens the account no more.")
+            .fails(&[403, 404, 409]),
     ]
 }
 
@@ -260,25 +318,31 @@ fn uploads(s: &mut Schemas) -> Vec<Operation> {
     let photo = json!({"schema": {"type": "string", "contentMediaType": "image/*"}});
     vec![
         of("post", "/api/uploads", "uploadPhotos", "Upload photos")
-            .about("JPEG, PNG or WebP, as they are or as 1 to 4 `file` parts of a form. All but the picture and its orientation is taken out.")
+            .about(
+                "JPEG, PNG or WebP, as they are or as 1 to 4 `file` parts of a form. All but the picture and its orientation is taken out.",
+            )
             .takes(json!({"image/jpeg": photo, "image/png": photo, "image/webp": photo,
                 "multipart/form-data": {"schema": {"type": "object", "properties": {"file": {"type": "array", "minItems": 1, "maxItems": 4,
                     "items": {"type": "string", "contentMediaType": "image/*"}}}, "required": ["file"]}}}))
-            .keyed()
-            .gives::<wire::Stored>(s, 201, "Stored."),
+            .gives::<wire::Stored>(s, 201, "Stored.")
+            .keyed(201),
         of("get", "/api/uploads", "listUploads", "One's photos").paged().gives::<wire::Uploads>(s, 200, "The newest first."),
         of("post", "/api/uploads/presign", "presignUpload", "Begin an upload straight into the bucket")
-            .takes_json::<wire::Intended>(s).example(json!({"content_type": "image/jpeg", "size": 184_320, "filename": "me.jpg"}))
+            .takes_json::<wire::Intended>(s)
+            .example(json!({"content_type": "image/jpeg", "size": 184_320, "filename": "me.jpg"}))
             .gives::<wire::PresignedAnswer>(s, 201, "The request that puts the photo there."),
         of("post", "/api/uploads/{id}/complete", "completeUpload", "The photo is in the bucket")
             .about("It is looked at and cleaned now.")
-            .gives::<wire::UploadAnswer>(s, 200, "Stored.").fails(&[404, 409, 413, 415, 422]),
+            .gives::<wire::UploadAnswer>(s, 200, "Stored.")
+            .fails(&[404, 409, 413, 415, 422]),
         of("get", "/api/uploads/{id}", "getUpload", "One photo").gives::<wire::UploadAnswer>(s, 200, "It.").fails(&[404]),
         of("delete", "/api/uploads/{id}", "deleteUpload", "Delete a photo").empty(204, "It is gone.").fails(&[404, 409]),
         of("get", "/files/{key}", "getFile", "A photo or a picture of one's own")
             .about("`key` is the rest of the path, with its slashes: addresses come from other answers.")
             .query("download", one_of(&["1"]), "`1`: the browser saves it instead of showing it.")
-            .empty(302, "To a link that is good for ten minutes.").header(302, "location", "Where the file lies.").fails(&[404]),
+            .empty(302, "To a link that is good for ten minutes.")
+            .header(302, "location", "Where the file lies.")
+            .fails(&[404]),
     ]
 }
 
@@ -289,19 +353,19 @@ fn tasks(s: &mut Schemas) -> Vec<Operation> {
             .about("One for each hairstyle, all or none. Their price is taken at once, and comes back for each that fails.")
             .takes_json::<task::create::Input>(s)
             .example(json!({"upload_id": "019ab1c0-7d1f-7000-8000-000000000000", "hairstyles": ["bob-cut", "pixie-cut"], "hair_color": "copper"}))
-            .keyed()
-            .gives::<wire::Ordered>(s, 202, "They are being made.").fails(&[402, 502]),
+            .gives::<wire::Ordered>(s, 202, "They are being made.").keyed(202).fails(&[402, 502]),
         of(SignedIn, "get", "/api/tasks", "listTasks", "One's pictures").paged().gives::<wire::Tasks>(s, 200, "The newest first."),
         of(SignedIn, "get", "/api/tasks/{task_no}", "getTask", "One picture")
             .parameter(json!({"name": "If-None-Match", "in": "header", "required": false, "schema": {"type": "string"}, "description": "The `etag` that is known."}))
-            .gives::<wire::TaskAnswer>(s, 200, "It.").header(200, "etag", "Changes whenever the answer does.").header(200, "retry-after", "Seconds; while it is being made.")
+            .gives::<wire::TaskAnswer>(s, 200, "It.").header(200, "etag", "Changes whenever the answer does.")
+            .perhaps_header(200, "retry-after", json!({"type": "integer"}), "Seconds; while it is being made.")
             .empty(304, "As it was.").header(304, "etag", "The same.").fails(&[404, 502]),
         of(SignedIn, "get", "/api/tasks/{task_no}/events", "followTask", "One picture as it goes on")
             .about("Server-sent events named `task`, the data of each as `getTask` answers: one at once, one for each change, the last when it is final. A stream ends after \
                 a while; come back with `Last-Event-ID`.")
             .parameter(json!({"name": "Last-Event-ID", "in": "header", "required": false, "schema": {"type": "string"}, "description": "The id of the last event that was seen."}))
             .answers(200, "The events.", Some(json!({"text/event-stream": {"schema": {"type": "string"}}})))
-            .empty(204, "It is final and was seen so: there is nothing to come back for.").fails(&[404, 502]),
+            .empty(204, "There is nothing to come back for: the end was seen, or the picture is late and `getTask` brings it home.").fails(&[404]),
         of(SignedIn, "post", "/api/tasks/{task_no}/cancel", "cancelTask", "Cancel a picture that waits")
             .gives::<wire::TaskAnswer>(s, 200, "It is cancelled, and its price is back.").fails(&[404, 409]),
         of(Open, "get", "/api/hairstyles", "listHairstyles", "Hairstyles and models").gives::<wire::Hairstyles>(s, 200, "In the order they are shown."),
@@ -314,19 +378,24 @@ fn buying(s: &mut Schemas) -> Vec<Operation> {
     vec![
         of(Open, "get", "/api/products", "listProducts", "What is for sale").gives::<wire::Products>(s, 200, "In the order it is shown."),
         of(SignedIn, "post", "/api/orders", "buy", "Buy")
-            .takes_json::<wire::Purchase>(s).example(json!({"product_id": "credits-10"}))
-            .keyed()
-            .gives::<wire::OrderAnswer>(s, 201, "An order, and where to pay it.").fails(&[409, 502]),
+            .takes_json::<wire::Purchase>(s)
+            .example(json!({"product_id": "credits-10"}))
+            .gives::<wire::OrderAnswer>(s, 201, "An order, and where to pay it.")
+            .keyed(201)
+            .fails(&[409, 502]),
         of(SignedIn, "get", "/api/orders", "listOrders", "One's orders").paged().gives::<wire::Orders>(s, 200, "The newest first."),
         of(SignedIn, "get", "/api/orders/{id}", "getOrder", "One order").gives::<wire::OrderAnswer>(s, 200, "It.").fails(&[404]),
         of(Open, "get", "/callback/payment", "returnFromPaying", "Back from paying")
             .query("checkout_id", text(), "The payment provider's.")
-            .empty(302, "To the order: to its page for whoever accepts HTML.").header(302, "location", "Where the order is.").fails(&[404, 422, 429, 502]),
+            .empty(302, "To the order: to its page for whoever accepts HTML.")
+            .header(302, "location", "Where the order is.")
+            .fails(&[404, 422, 429, 502]),
         of(SignedIn, "get", "/api/subscription", "getSubscription", "One's plan").gives::<wire::Subscription>(s, 200, "It, or null."),
         of(SignedIn, "post", "/api/subscription/cancel", "cancelSubscription", "Cancel the plan")
             .about("There will be no further payment; what is paid stays.")
-            .keyed()
-            .gives::<wire::Subscription>(s, 200, "It ends with the period that is paid.").fails(&[404, 409, 502]),
+            .gives::<wire::Subscription>(s, 200, "It ends with the period that is paid.")
+            .keyed(200)
+            .fails(&[404, 409, 502]),
     ]
 }
 
@@ -338,13 +407,24 @@ fn account(s: &mut Schemas) -> Vec<Operation> {
             .about("The books stay, without the person. A plan has to be cancelled before.")
             .gives::<wire::Erased>(s, 200, "Nothing is left anywhere.")
             .gives::<wire::Erased>(s, 202, "Files are still being removed.")
-            .header(200, "set-cookie", "Makes the browser forget the session.").header(202, "set-cookie", "Makes the browser forget the session.")
+            .header(200, "set-cookie", "Makes the browser forget the session.")
+            .header(202, "set-cookie", "Makes the browser forget the session.")
             .fails(&[409]),
-        of("get", "/api/me/credits", "getCredits", "Balance and lots").gives::<user::Credits>(s, 200, "What can be spent, in the order it will be."),
-        of("get", "/api/me/credits/history", "listMovements", "The account book").paged().gives::<wire::History>(s, 200, "The newest first."),
+        of("get", "/api/me/credits", "getCredits", "Balance and lots").gives::<user::Credits>(
+            s,
+            200,
+            "What can be spent, in the order it will be.",
+        ),
+        of("get", "/api/me/credits/history", "listMovements", "The account book").paged().gives::<wire::History>(
+            s,
+            200,
+            "The newest first.",
+        ),
         of("get", "/api/me/stats", "getStats", "Figures").gives::<user::Stats>(s, 200, "Mine."),
-        of("get", "/api/me/export", "exportData", "All of it, as one file").gives::<wire::Export>(s, 200, "Everything that is kept about me.")
-            .header(200, "content-disposition", "A file's name.").fails(&[404]),
+        of("get", "/api/me/export", "exportData", "All of it, as one file")
+            .gives::<wire::Export>(s, 200, "Everything that is kept about me.")
+            .header(200, "content-disposition", "A file's name.")
+            .fails(&[404]),
     ]
 }
 
@@ -353,26 +433,47 @@ fn admin(s: &mut Schemas) -> Vec<Operation> {
     vec![
         of("get", "/api/admin/overview", "getOverview", "Key figures").gives::<wire::Overview>(s, 200, "Kept for a minute."),
         of("get", "/api/admin/audit", "audit", "Are the books right?").gives::<wire::Audit>(s, 200, "Every rule, and what breaks it."),
-        of("get", "/api/admin/users", "listUsers", "People").query("email", text(), "Exactly this one.").paged().gives::<wire::Users>(s, 200, "The newest first."),
+        of("get", "/api/admin/users", "listUsers", "People").query("email", text(), "Exactly this one.").paged().gives::<wire::Users>(
+            s,
+            200,
+            "The newest first.",
+        ),
         of("get", "/api/admin/users/{id}", "getUser", "One of them").gives::<wire::Person>(s, 200, "With figures, and ways to sign in."),
-        of("post", "/api/admin/users/{id}/role", "setRole", "Make an admin, or no longer").takes_json::<wire::Role>(s).gives::<wire::UserAnswer>(s, 200, "As it is now."),
+        of("post", "/api/admin/users/{id}/role", "setRole", "Make an admin, or no longer")
+            .takes_json::<wire::Role>(s)
+            .gives::<wire::UserAnswer>(s, 200, "As it is now."),
         of("post", "/api/admin/gifts", "giveCredits", "Give credits")
-            .takes_json::<wire::Gift>(s).example(json!({"email": "ada@example.com", "credits": 10, "key": "sorry-for-tuesday", "expires_in_days": 90}))
-            .gives::<wire::GiftAnswer>(s, 201, "Given.").gives::<wire::GiftAnswer>(s, 200, "It was given before.").fails(&[409]),
+            .takes_json::<wire::Gift>(s)
+            .example(json!({"email": "ada@example.com", "credits": 10, "key": "sorry-for-tuesday", "expires_in_days": 90}))
+            .gives::<wire::GiftAnswer>(s, 201, "Given.")
+            .gives::<wire::GiftAnswer>(s, 200, "It was given before.")
+            .fails(&[409]),
         of("get", "/api/admin/tasks", "listAllTasks", "Tasks")
-            .query("status", one_of(&["pending", "processing", "completed", "failed"]), "Of this status.").query("user_id", text(), "Of this person.")
-            .paged().gives::<wire::TaskRows>(s, 200, "The newest first."),
+            .query("status", one_of(&["pending", "processing", "completed", "failed"]), "Of this status.")
+            .query("user_id", text(), "Of this person.")
+            .paged()
+            .gives::<wire::TaskRows>(s, 200, "The newest first."),
         of("get", "/api/admin/events", "listEvents", "Payment events")
             .query("status", one_of(&["received", "done", "ignored"]), "Of this status.")
             .query("limit", json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 20}), "How many at most.")
             .query("offset", json!({"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": 0}), "How many to leave out.")
             .gives::<wire::Events>(s, 200, "The newest first."),
-        of("post", "/api/admin/events/{id}/replay", "replayEvent", "Try an open event again").gives::<wire::EventAnswer>(s, 200, "As it is now.").fails(&[409]),
+        of("post", "/api/admin/events/{id}/replay", "replayEvent", "Try an open event again")
+            .gives::<wire::EventAnswer>(s, 200, "As it is now.")
+            .fails(&[409]),
         of("get", "/api/admin/log", "listActs", "What admins did").paged().gives::<wire::Log>(s, 200, "The newest first."),
-        of("get", "/api/admin/alarms", "listAlarms", "Alarms").query("state", one_of(&["open", "closed"]), "Those.").paged().gives::<wire::Alarms>(s, 200, "The newest first."),
-        of("get", "/api/admin/jobs", "listJobRuns", "Runs of the scheduled jobs").query("job", text(), "Of this one.").paged().gives::<wire::JobRuns>(s, 200, "The newest first."),
+        of("get", "/api/admin/alarms", "listAlarms", "Alarms")
+            .query("state", one_of(&["open", "closed"]), "Those.")
+            .paged()
+            .gives::<wire::Alarms>(s, 200, "The newest first."),
+        of("get", "/api/admin/jobs", "listJobRuns", "Runs of the scheduled jobs")
+            .query("job", text(), "Of this one.")
+            .paged()
+            .gives::<wire::JobRuns>(s, 200, "The newest first."),
         of("get", "/api/admin/cache", "getCacheStats", "Entries of the cache").gives::<wire::CacheStats>(s, 200, "By kind."),
-        of("post", "/api/admin/cache/invalidate", "invalidateCache", "Empty the cache").takes_json::<wire::Invalidation>(s).gives::<wire::Invalidated>(s, 200, "So many."),
+        of("post", "/api/admin/cache/invalidate", "invalidateCache", "Empty the cache")
+            .takes_json::<wire::Invalidation>(s)
+            .gives::<wire::Invalidated>(s, 200, "So many."),
     ]
 }
 
@@ -380,12 +481,15 @@ fn admin(s: &mut Schemas) -> Vec<Operation> {
 fn machines(s: &mut Schemas) -> Vec<Operation> {
     let any = json!({"application/json": {"schema": {}}});
     let mut all = vec![
-        Operation::new("webhooks", Signed, "post", "/webhooks/kie/{task_id}", "kieCallback", "A picture is done, or failed")
-            .about("Signed by `x-webhook-signature`. The body is a hint: the provider itself is asked.")
-            .takes(any.clone()).gives::<wire::Heard>(s, 200, "Heard.").fails(&[404, 502]),
-        Operation::new("webhooks", Signed, "post", "/webhooks/creem", "creemEvent", "Something about a payment")
-            .about("Signed by `creem-signature`. Told twice, it counts once.")
-            .takes(any).gives::<wire::Heard>(s, 200, "Heard."),
+        Operation::new("webhooks", Signed("kie"), "post", "/webhooks/kie/{task_id}", "kieCallback", "A picture is done, or failed")
+            .about("The body is a hint: the provider itself is asked. Whoever is not answered 200 calls again.")
+            .takes(any.clone())
+            .gives::<wire::TaskHeard>(s, 200, "Heard.")
+            .fails(&[404, 502]),
+        Operation::new("webhooks", Signed("creem"), "post", "/webhooks/creem", "creemEvent", "Something about a payment")
+            .about("Kept before anything is done about it. Told twice, it counts once.")
+            .takes(any)
+            .gives::<wire::EventHeard>(s, 200, "Heard."),
     ];
     for (path, id, summary) in [
         ("/internal/cleanup", "sweep", "Remove what is over"),
@@ -396,14 +500,18 @@ fn machines(s: &mut Schemas) -> Vec<Operation> {
     ] {
         let operation = Operation::new("scheduled", Scheduler, "post", path, id, summary)
             .query("now", one_of(&["true"]), "`true`: also when it is not due.")
-            .gives::<wire::Report>(s, 200, "What the run did, or that another one is at work.");
-        all.push(operation.fails(&[502]));
+            .gives::<wire::Report>(s, 200, "What the run did, or why none was begun.")
+            .gives::<wire::Report>(s, 503, "Some step failed; what was done stays done. Or the database could not be reached.")
+            .or_problem(503);
+        all.push(operation.fails(&[409, 502]));
     }
     all.push(
         Operation::new("health", Open, "get", "/health", "getHealth", "Are the stores there?")
             .gives::<wire::Health>(s, 200, "`ok`, or `degraded`: without the cache everything goes on, more slowly.")
             .gives::<wire::Health>(s, 503, "`down`."),
     );
-    all.push(Operation::new("health", Open, "get", "/health/live", "getLive", "Does the component run?").gives::<wire::Live>(s, 200, "It does."));
+    all.push(
+        Operation::new("health", Open, "get", "/health/live", "getLive", "Does the component run?").gives::<wire::Live>(s, 200, "It does."),
+    );
     all
 }

@@ -210,10 +210,79 @@ pub struct Erased {
     erased: bool,
     /// Whether nothing is left anywhere.
     done: bool,
-    /// What is left of whom, by kind; null where it could not be looked.
-    left: Option<BTreeMap<String, i64>>,
+    /// Null where it could not be looked; the rest is removed all the same.
+    left: Option<Left>,
     /// What stays, in words.
     kept: String,
+}
+
+/// What is left of somebody.
+#[derive(ToSchema, Serialize)]
+pub struct Left {
+    rows: i64,
+    files: i64,
+    cache_entries: i64,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct ExportedUpload {
+    id: String,
+    key: String,
+    content_type: String,
+    original_name: Option<String>,
+    /// Bytes.
+    size: Option<i64>,
+    width: Option<i64>,
+    height: Option<i64>,
+    sha256: Option<String>,
+    /// Unix seconds.
+    created_at: i64,
+    /// Unix seconds.
+    expires_at: i64,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct ExportedOrder {
+    id: String,
+    status: String,
+    /// Cents.
+    amount: i64,
+    currency: String,
+    credits: i64,
+    product_id: Option<String>,
+    payment_provider: Option<String>,
+    payment_id: Option<String>,
+    /// Unix seconds.
+    paid_at: Option<i64>,
+    /// Unix seconds.
+    created_at: i64,
+    /// Unix seconds.
+    updated_at: i64,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct ExportedSubscription {
+    id: String,
+    plan_type: String,
+    billing_cycle: String,
+    status: String,
+    /// Unix seconds.
+    enabled_at: Option<i64>,
+    /// Unix seconds.
+    expires_at: Option<i64>,
+    /// Unix seconds.
+    cancelled_at: Option<i64>,
+    /// Unix seconds.
+    created_at: i64,
+}
+
+/// What the moderation said about somebody's own words.
+#[derive(ToSchema, Serialize)]
+pub struct Verdict {
+    provider_id: Option<String>,
+    decision: String,
+    /// Unix seconds.
+    created_at: i64,
 }
 
 /// Everything that is kept about somebody.
@@ -226,12 +295,12 @@ pub struct Export {
     identities: Vec<WayIn>,
     sessions: Vec<Session>,
     sign_ins: Vec<SignedInAt>,
-    uploads: Vec<BTreeMap<String, Value>>,
+    uploads: Vec<ExportedUpload>,
     tasks: Vec<View>,
-    orders: Vec<BTreeMap<String, Value>>,
-    subscriptions: Vec<BTreeMap<String, Value>>,
+    orders: Vec<ExportedOrder>,
+    subscriptions: Vec<ExportedSubscription>,
     credit_history: Vec<Movement>,
-    moderation_verdicts: Vec<BTreeMap<String, Value>>,
+    moderation_verdicts: Vec<Verdict>,
     /// Longest list; the lists of the API page through what is beyond.
     longest_list: i64,
 }
@@ -371,7 +440,9 @@ pub struct Alarm {
     seen_at: i64,
     /// Unix seconds; null: it is open.
     closed_at: Option<i64>,
-    told: Value,
+    /// How often the operator was told.
+    told: i64,
+    /// Unix seconds; null: not yet.
     told_at: Option<i64>,
 }
 
@@ -383,7 +454,7 @@ pub struct JobRun {
     started_at: i64,
     /// Unix seconds.
     ended_at: Option<i64>,
-    outcome: Option<String>,
+    outcome: String,
     /// What it did, in the job's own words.
     report: Option<BTreeMap<String, Value>>,
 }
@@ -419,29 +490,109 @@ pub struct Live {
     status: String,
 }
 
-/// What a webhook is answered.
+/// What became of a task whose provider called.
 #[derive(ToSchema, Serialize)]
-pub struct Heard {
-    #[serde(flatten)]
-    told: BTreeMap<String, Value>,
+pub struct TaskHeard {
+    outcome: String,
+}
+
+/// What became of a payment event.
+#[derive(ToSchema, Serialize)]
+pub struct EventHeard {
+    outcome: String,
 }
 
 /// What a run did: counts by kind, in the job's own words.
 #[derive(ToSchema, Serialize)]
 pub struct Report {
+    job: String,
+    /// `already_running` and `not_due`: this call began no run.
+    outcome: String,
+    /// The run's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ms: Option<u64>,
     #[serde(flatten)]
     counts: BTreeMap<String, Value>,
 }
 
-/// Figures in groups.
+/// How the product does, in figures of this minute.
 #[derive(ToSchema, Serialize)]
 pub struct Overview {
     /// Unix seconds.
     at: i64,
-    people: BTreeMap<String, Value>,
-    tasks: BTreeMap<String, Value>,
-    money: BTreeMap<String, Value>,
-    operation: BTreeMap<String, Value>,
+    people: PeopleFigures,
+    tasks: TaskFigures,
+    money: MoneyFigures,
+    operation: OperationFigures,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct PeopleFigures {
+    users: i64,
+    new_users_24h: i64,
+    credits_granted_24h: i64,
+    credits_spent_24h: i64,
+    credits_outstanding: i64,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct TaskFigures {
+    /// By status.
+    last_24h: BTreeMap<String, i64>,
+    running: i64,
+    spend_today: Spend,
+    /// Of those that came to an end: the share with pictures, 0 to 1; null: none did.
+    success_rate_24h: Option<f64>,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct Spend {
+    pictures: i64,
+    /// Null: there is none.
+    limit: Option<i64>,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct MoneyFigures {
+    /// By currency.
+    revenue: BTreeMap<String, Revenue>,
+    /// By status.
+    orders_24h: BTreeMap<String, i64>,
+    /// By status.
+    subscriptions: BTreeMap<String, i64>,
+    open_events: i64,
+}
+
+/// In the currency's smallest unit.
+#[derive(ToSchema, Serialize)]
+pub struct Revenue {
+    payments_24h: i64,
+    paid_24h: i64,
+    payments_30d: i64,
+    paid_30d: i64,
+    refunded_30d: i64,
+}
+
+#[derive(ToSchema, Serialize)]
+pub struct OperationFigures {
+    open_alarms: i64,
+    /// By component.
+    errors_last_hour: BTreeMap<String, i64>,
+    jobs: Vec<LastRun>,
+}
+
+/// The last run of a job.
+#[derive(ToSchema, Serialize)]
+pub struct LastRun {
+    job: String,
+    /// Unix seconds.
+    started_at: i64,
+    /// Unix seconds.
+    ended_at: Option<i64>,
+    outcome: String,
 }
 
 /// A page of a list, in its own name.
@@ -469,4 +620,3 @@ pages! {
     Alarms alarms: Alarm;
     JobRuns runs: JobRun;
 }
-

@@ -1,23 +1,18 @@
 //! The bucket: s3s in front of a folder.
 //!
 //! s3s checks signatures (header and presigned), s3s-fs keeps the files. What differs from R2 and matters is put
-//! right here: pages of at most 1,000 keys, `If-None-Match` on reads, side-files that go with their object,
-//! deletes that may meet each other, and listings that do not read the whole bucket for each page.
+//! right here: pages of at most 1,000 keys, `If-None-Match` and `response-content-disposition` on reads, side-files that go
+//! with their object, deletes that may meet each other, and listings that do not read the whole bucket for each page.
 
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures::StreamExt as _;
 use http::{Method, StatusCode, header};
-use http_body::Body as _;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
@@ -56,57 +51,13 @@ async fn serve(State((world, service)): State<(Arc<World>, S3Service)>, request:
     let Ok(body) = axum::body::to_bytes(body, LONGEST).await else {
         return error(StatusCode::BAD_REQUEST, "IncompleteBody", "The body broke off, or is longer than anything we store.");
     };
-    let request = Request::from_parts(parts, Body::from(body));
+    let request = http::Request::from_parts(parts, body);
     if let Some(refused) = misbehave(&world, &method, &path).await.or_else(|| unlike_r2(&request)) {
         return refused;
     }
-    match service.call(request.map(|body| s3s::Body::http_body_unsync(ReadOut(body)))).await {
+    match service.call(request.map(s3s::Body::from)).await {
         Ok(answer) => answer.map(Body::new).into_response(),
         Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &format!("{e:?}")),
-    }
-}
-
-/// A body of which the rest is read, within reason, when it is given up: a client that is still sending a file that was refused
-/// would find the connection closed and miss the reason.
-struct ReadOut(Body);
-
-/// The rest that is read, in bytes.
-const REST: u64 = 32 << 20;
-
-impl http_body::Body for ReadOut {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.0).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
-    }
-}
-
-impl Drop for ReadOut {
-    fn drop(&mut self) {
-        if self.0.is_end_stream() {
-            return;
-        }
-        let mut rest = std::mem::take(&mut self.0).into_data_stream();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let mut read = 0;
-                while let Some(Ok(data)) = rest.next().await {
-                    read += data.len() as u64;
-                    if read >= REST {
-                        return;
-                    }
-                }
-            });
-        }
     }
 }
 
@@ -139,7 +90,7 @@ async fn misbehave(world: &World, method: &Method, path: &str) -> Option<Respons
 }
 
 /// What s3s would take and R2 refuses.
-fn unlike_r2(request: &Request) -> Option<Response> {
+fn unlike_r2<B>(request: &http::Request<B>) -> Option<Response> {
     let content = request.headers().get("x-amz-content-sha256").and_then(|v| v.to_str().ok()).unwrap_or_default();
     if content.starts_with("STREAMING-") {
         return Some(error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", &format!("{content} not implemented")));
@@ -339,7 +290,10 @@ bucket_operations! {
 
         async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
             let known = request.headers.get(header::IF_NONE_MATCH).cloned();
-            let answer = self.files.get_object(request).await?;
+            let disposition = request.input.response_content_disposition.clone();
+            let mut answer = self.files.get_object(request).await?;
+            // A link may say under which name a browser should save the object.
+            answer.output.content_disposition = disposition.or(answer.output.content_disposition);
             if let (Some(known), Some(tag)) = (known, &answer.output.e_tag)
                 && known.to_str().is_ok_and(|known| known.contains(tag.value())) {
                     return Err(s3_error!(NotModified));

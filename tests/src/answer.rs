@@ -30,6 +30,14 @@ impl Answer {
         Self { asked, status, headers, body }
     }
 
+    /// An answer that nobody gave.
+    #[cfg(test)]
+    pub(crate) fn made(asked: String, status: u16, content_type: &str, body: String) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", content_type.parse().unwrap());
+        Self { asked, status, headers, body: body.into() }
+    }
+
     /// A header; empty when it is not there.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {

@@ -33,6 +33,7 @@ pub mod kie;
 pub mod photos;
 pub mod statements;
 
+use contract::Asked;
 use hosts::{Balancer, Database, Host, Process};
 
 pub use answer::{Answer, Calls};
@@ -340,6 +341,16 @@ impl World {
 
     fn apps(&self) -> impl Iterator<Item = &host::App> {
         self.0.hosts.iter().filter_map(|host| if let Host::Here { app, .. } = host { Some(app) } else { None })
+    }
+
+    /// Host calls of all requests so far, those of streams that are still open included.
+    #[must_use]
+    pub fn host_calls(&self) -> Calls {
+        self.apps().map(|app| app.call_counters()).fold(Calls::default(), |sum, app| Calls {
+            sqlite: sum.sqlite + app.sqlite,
+            kv: sum.kv + app.kv,
+            http: sum.http + app.http,
+        })
     }
 
     /// Lets the bucket answer 503 to everything.
@@ -667,14 +678,15 @@ impl Person {
     pub async fn ask(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let asked = format!("{} {}", request.method(), request.url().path());
-        let (method, url) = (request.method().to_string(), request.url().clone());
+        let is_ours = request.url().origin() == self.world.address().origin();
+        let sent = is_ours.then(|| Asked::of(&request));
         let answer = match self.client.execute(request).await {
             Ok(answer) => answer,
             Err(error) => panic!("{asked}: no answer: {error:?}{}", self.world.tail()),
         };
         let answer = Answer::read(asked, answer).await;
-        if url.origin() == self.world.address().origin() {
-            contract::check(&method, url.path(), &answer);
+        if let Some(sent) = sent {
+            contract::check_exchange(&sent, &answer);
         }
         answer
     }

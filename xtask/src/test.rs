@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use servers::browser;
+use servers::description::{Generator, Validator};
 
 use crate::build::{self, EXTRAS};
 use crate::command::{cargo, root, run};
@@ -104,13 +105,17 @@ pub fn screenshots() -> Result<()> {
     run(command.args(["test", "-p", "e2e", "--test", "browser"]))
 }
 
-/// Gets what the tests of the pages need, installing it if it is missing. They go without what cannot be had.
+/// Gets what the tests of the pages and of the API's description need, installing it if it is missing. They go without what cannot be had.
 fn say_what_is_skipped() {
     let target = root().join("target");
     if let Err(why) = browser::Browser::get(&target) {
         eprintln!("skipped: no page will be looked at (the tests of `browser` pass without a look). {why}");
     } else if let Err(why) = browser::axe(&target) {
         eprintln!("skipped: pages will not be searched for what keeps people out. {why}");
+    }
+    let readers = [Validator::get(&target).map(drop), Generator::get(&target).map(drop)];
+    for why in readers.into_iter().filter_map(Result::err) {
+        eprintln!("skipped: the API's description will not be read by a public program. {why}");
     }
 }
 

@@ -16,6 +16,9 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 
+/// How much may come between two parts, boundaries and heads, and how much longer than its files a whole body may be, in bytes.
+pub const FRAMING: u64 = 64 * 1024;
+
 /// More came than may.
 #[derive(Debug, thiserror::Error)]
 #[error("the body is longer than it may be")]
@@ -26,12 +29,9 @@ pub struct TooLong;
 pub struct Framing(Arc<AtomicU64>);
 
 impl Framing {
-    /// Bytes of boundaries and heads between two parts.
-    const MOST: u64 = 64 * 1024;
-
     /// A part ends here: the next one has to begin soon.
     pub fn closed(&self) {
-        self.0.store(Self::MOST, Relaxed);
+        self.0.store(FRAMING, Relaxed);
     }
 
     /// A part has begun: whoever reads it counts.
@@ -50,7 +50,7 @@ pub struct Bounded<S> {
 
 /// Bounds a body to `most` bytes in all.
 pub fn bounded<S>(body: S, most: u64) -> (Bounded<S>, Framing) {
-    let framing = Framing(Arc::new(AtomicU64::new(Framing::MOST)));
+    let framing = Framing(Arc::new(AtomicU64::new(FRAMING)));
     (Bounded { body, left: most, framing: framing.clone(), paused: false }, framing)
 }
 

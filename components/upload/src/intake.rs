@@ -19,8 +19,6 @@ use crate::{form, refuse};
 
 /// Most files in one request.
 const MOST_FILES: usize = 4;
-/// What a multipart body may be longer than its files, in bytes.
-const FRAMING: u64 = 64 * 1024;
 
 /// Stores the photos of a request and answers their ids.
 ///
@@ -141,13 +139,13 @@ impl<'a> Intake<'a> {
     }
 
     async fn multipart(&mut self, call: &mut Call) -> Result<(), Problem> {
-        if call.stated_length().is_some_and(|length| length > self.most_bytes * MOST_FILES as u64 + FRAMING) {
+        if call.stated_length().is_some_and(|length| length > self.most_bytes * MOST_FILES as u64 + form::FRAMING) {
             return Err(self.refuse_unread(call).await);
         }
         let boundary = multer::parse_boundary(call.header("content-type").unwrap_or_default())
             .map_err(|error| Problem::invalid("content-type", "The multipart boundary is missing.").because(error))?;
         let body = BodyDataStream::new(call.take_body()?).map_err(|error| std::io::Error::other(error.to_string()));
-        let (body, framing) = form::bounded(body, self.most_bytes * MOST_FILES as u64 + FRAMING);
+        let (body, framing) = form::bounded(body, self.most_bytes * MOST_FILES as u64 + form::FRAMING);
         let mut parts = Multipart::new(body, boundary);
         let unreadable = unreadable(self.most_bytes);
         let mut files = 0;

@@ -187,33 +187,41 @@ async fn delete(call: &Call, id: &str) -> Result<Reply, Problem> {
     Ok(reply::no_content())
 }
 
-/// GET /files/{key}: for the owner, a redirect to a link that is good for ten minutes.
+/// GET /files/{key}: for the owner, a redirect to a link that is good for ten minutes. With `?download=1` a browser saves what it finds there
+/// under a name of ours: the bucket is another site, where a page's own wish for a download counts for nothing.
 async fn file(call: &Call, key: &str) -> Result<Reply, Problem> {
     let caller = limit::reader(call).await?;
-    if !storage::key::is_plain(key) || !owns(&caller, key).await? {
-        return Err(Problem::not_found("file"));
-    }
-    let link = Bucket::from_settings(&call.settings)?.link(key, LINK)?;
+    let name = if storage::key::is_plain(key) { name_of_own(&caller, key).await? } else { None };
+    let name = name.ok_or_else(|| Problem::not_found("file"))?;
+    let bucket = Bucket::from_settings(&call.settings)?;
+    let link = match call.query("download") {
+        Some("1" | "true") => bucket.download_link(key, &name, LINK)?,
+        _ => bucket.link(key, LINK)?,
+    };
     let mut response = reply::redirect(&link)?;
     // The browser may reuse the redirect while the link is surely good.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=300"));
     Ok(response)
 }
 
-async fn owns(caller: &SignedIn, key: &str) -> Result<bool, Problem> {
+/// What one's own file is called when it is saved: `photo-1a2b3c.jpg`, or after its hairstyle `bob-cut-1a2b3c-1.png`. `None`: it is not theirs.
+async fn name_of_own(caller: &SignedIn, key: &str) -> Result<Option<String>, Problem> {
     let segments: Vec<&str> = key.split('/').collect();
-    let (sql, parameters): (&str, Vec<Value>) = match segments.as_slice() {
-        ["cache", user_id, _] if *user_id == caller.user_id => (
-            "SELECT 1 FROM uploads WHERE key = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3",
+    let (sql, parameters, end): (&str, Vec<Value>, &str) = match segments.as_slice() {
+        ["cache", user_id, file] if *user_id == caller.user_id => (
+            "SELECT 'photo' FROM uploads WHERE key = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3",
             vec![key.into(), caller.user_id.as_str().into(), clock::now().into()],
+            file.rsplit('_').next().unwrap_or_default(),
         ),
-        ["result", "hairstyle", task_id, _] => (
-            "SELECT 1 FROM ai_tasks, json_each(result_urls) WHERE ai_tasks.id = ?1 AND user_id = ?2 AND status = 'completed' AND value = '/files/' || ?3",
+        ["result", "hairstyle", task_id, file] => (
+            "SELECT (input_params ->> 'hairstyle') || '-' || substr(task_no, -6) FROM ai_tasks, json_each(result_urls) \
+             WHERE ai_tasks.id = ?1 AND user_id = ?2 AND status = 'completed' AND value = '/files/' || ?3",
             vec![(*task_id).into(), caller.user_id.as_str().into(), key.into()],
+            file.rsplit('_').next().unwrap_or_default(),
         ),
-        _ => return Ok(false),
+        _ => return Ok(None),
     };
-    Ok(database::one(sql, parameters).await?.is_some())
+    Ok(database::one(sql, parameters).await?.map(|row| format!("{}-{end}", row.text(0))))
 }
 
 /// 415 with the reason in people's words.

@@ -2,8 +2,8 @@
 //!
 //! An instance serves several requests at once on its one thread, so a plain static would mix them up. A request's whole work is one
 //! future, and [`scope`] makes its [`Meter`] the current one each time that future is polled, and the one before it current again when the
-//! poll ends. What runs side by side inside (`join!`) is polled from there and so belongs to it. A task that is spawned would not, and
-//! nothing here spawns any.
+//! poll ends. What runs side by side inside (`join!`) is polled from there and so belongs to it. A task that is spawned does not:
+//! whoever spawns one gives it a scope of its own.
 
 use std::{
     cell::RefCell,

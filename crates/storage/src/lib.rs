@@ -237,6 +237,17 @@ impl Bucket {
         Ok(self.sign("GET", key, &[], &[], good_for))
     }
 
+    /// The same; a browser that follows it saves the object under this name instead of showing it. The name is one of ours and plain.
+    ///
+    /// # Errors
+    /// [`Error::Key`], also for such a name.
+    pub fn download_link(&self, key: &str, name: &str, good_for: Duration) -> Result<String, Error> {
+        check(key)?;
+        check(name)?;
+        let disposition = format!("attachment; filename=\"{name}\"");
+        Ok(self.sign("GET", key, &[("response-content-disposition", &disposition)], &[], good_for))
+    }
+
     /// A link that lets anyone who has it write one object, with exactly these headers.
     ///
     /// # Errors

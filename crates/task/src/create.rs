@@ -7,7 +7,7 @@ use seal::Keys;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{BALANCE, CLAIM, COLUMNS, DEADLINE, Params, Task, prompt_of, read, wish_of};
+use crate::{BALANCE, BESIDE, CLAIM, COLUMNS, DEADLINE, Params, Task, prompt_of, read, wish_of};
 
 /// Most hairstyles in one request.
 pub const MOST_STYLES: usize = 8;
@@ -189,7 +189,7 @@ pub async fn outcome(tasks: &[Task], now: i64) -> Result<(Vec<Task>, i64), Probl
     let ids: Vec<_> = tasks.iter().map(|task| task.id.as_str()).collect();
     let sql = format!("SELECT {COLUMNS}, {BALANCE} FROM ai_tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id");
     let rows = database::run(&sql, vec![json!(ids).to_string().into(), now.into()]).await?;
-    let balance = rows.first().map_or(0, |row| row.integer(14));
+    let balance = rows.first().map_or(0, |row| row.integer(BESIDE));
     Ok((rows.iter().map(read).collect(), balance))
 }
 

@@ -13,7 +13,7 @@ use seal::Keys;
 use serde_json::{Value, json};
 use storage::Bucket;
 
-use crate::{BALANCE, COLUMNS, DEADLINE, Task, read};
+use crate::{BALANCE, BESIDE, COLUMNS, DEADLINE, Task, read};
 
 /// How long the provider can fetch the photo: its queue may be long.
 const PHOTO_LINK: Duration = Duration::from_secs(3_600);
@@ -47,7 +47,7 @@ pub async fn hand_over(settings: &Settings, tasks: &[Task], now: i64) -> Result<
     if noted.len() < tasks.len() || noted.iter().any(Task::is_final) {
         return Ok(None);
     }
-    Ok(rows.first().map(|row| (noted, row.integer(14))))
+    Ok(rows.first().map(|row| (noted, row.integer(BESIDE))))
 }
 
 async fn one(kie: &Kie<'_>, bucket: &Bucket, keys: &Keys, public_url: &str, task: &Task, now: i64) -> Value {

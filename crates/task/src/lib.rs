@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod create;
 pub mod finish;
+pub mod follow;
 pub mod hand_over;
 pub mod sweep;
 
@@ -41,6 +42,8 @@ pub struct Task {
     pub created_at: i64,
     pub updated_at: i64,
     pub completed_at: Option<i64>,
+    /// Where the owner sees the photo, a path of ours; `None` once it is gone.
+    pub source: Option<String>,
 }
 
 /// What was asked for (`ai_tasks.input_params`). The person's own words, and the prompt that holds them, are sealed.
@@ -75,6 +78,8 @@ pub struct View {
     pub detail: Option<String>,
     pub model: String,
     pub upload_id: String,
+    /// The photo it is made from; `None` once that is gone. A final task that comes from the cache may be up to two hours late to say so.
+    pub source_url: Option<String>,
     /// Credits it costs.
     pub price: i64,
     pub result_urls: Vec<String>,
@@ -97,8 +102,25 @@ struct Cached {
 /// What the cache has of a task, whosever it is.
 pub struct Glimpse(Option<Cached>);
 
+impl Glimpse {
+    /// What was found, for its owner.
+    ///
+    /// # Errors
+    /// `not_found` for everybody else.
+    fn of(self, user_id: &str) -> Result<Option<View>, Problem> {
+        match self.0 {
+            Some(cached) if cached.user_id != user_id => Err(Problem::not_found("task")),
+            cached => Ok(cached.map(|cached| cached.view)),
+        }
+    }
+}
+
 pub(crate) const COLUMNS: &str = "id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, \
-    external_task_id, price, attempts, created_at, updated_at, completed_at";
+    external_task_id, price, attempts, created_at, updated_at, completed_at, \
+    (SELECT '/files/' || u.key FROM uploads u WHERE u.id = ai_tasks.input_params ->> 'upload_id' AND u.status = 'stored' \
+     AND u.expires_at > unixepoch())";
+/// How many columns these are: where what a statement answers beside them begins.
+pub(crate) const BESIDE: usize = 15;
 
 /// What the owner of a task can spend at the time `?2`.
 pub(crate) const BALANCE: &str = "(SELECT coalesce(sum(remaining), 0) FROM credit_lots l WHERE l.user_id = ai_tasks.user_id \
@@ -120,6 +142,7 @@ pub(crate) fn read(row: &Row) -> Task {
         created_at: row.integer(11),
         updated_at: row.integer(12),
         completed_at: row.optional_integer(13),
+        source: row.optional_text(14),
     }
 }
 
@@ -139,22 +162,16 @@ impl Task {
     /// The task as its owner sees it, with addresses that begin with `public_url`.
     #[must_use]
     pub fn view(&self, keys: &Keys, public_url: &str, now: i64) -> View {
-        /// Seconds a picture usually takes.
-        const USUAL: f64 = 40.0;
-        let progress = match self.status.as_str() {
-            "completed" | "failed" => 1.0,
-            "processing" => ((now - self.created_at).max(0) as f64 / USUAL).clamp(0.05, 0.95),
-            _ => 0.0,
-        };
         View {
             task_no: self.task_no.clone(),
             status: self.status.clone(),
-            progress: (progress * 100.0_f64).round() / 100.0,
+            progress: progress(&self.status, self.created_at, now),
             hairstyle: self.params.hairstyle.clone(),
             hair_color: self.params.hair_color.clone(),
             detail: self.params.detail.as_ref().and_then(|sealed| keys.open(&wish_of(&self.id), sealed)),
             model: self.params.model.clone(),
             upload_id: self.params.upload_id.clone(),
+            source_url: self.source.as_ref().map(|path| format!("{public_url}{path}")),
             price: self.price,
             result_urls: self.result_urls.iter().map(|path| format!("{public_url}{path}")).collect(),
             failure_reason: self.failure_reason.clone(),
@@ -174,8 +191,20 @@ impl View {
     /// Changes whenever the answer does.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{}-{}-{}\"", self.status, self.updated_at, (self.progress * 100.0) as i64)
+        format!("\"{}-{}-{}-{}\"", self.status, self.updated_at, (self.progress * 100.0) as i64, u8::from(self.source_url.is_some()))
     }
+}
+
+/// How far a task is, from 0 to 1, in hundredths. While the provider works nobody knows: it is an estimate from the usual duration.
+fn progress(status: &str, created_at: i64, now: i64) -> f64 {
+    /// Seconds a picture usually takes.
+    const USUAL: f64 = 40.0;
+    let progress = match status {
+        "completed" | "failed" => 1.0,
+        "processing" => ((now - created_at).max(0) as f64 / USUAL).clamp(0.05, 0.95),
+        _ => 0.0,
+    };
+    (progress * 100.0_f64).round() / 100.0
 }
 
 /// Where a person's own words are sealed for.
@@ -210,25 +239,25 @@ pub async fn glimpse(settings: &Settings, task_no: &str) -> Result<Glimpse, Prob
 pub async fn by_no(settings: &Settings, user_id: &str, task_no: &str, glimpse: Glimpse, now: i64) -> Result<View, Problem> {
     let public_url = settings.public_url()?;
     let keys = Keys::from_settings(settings)?;
-    if let Some(cached) = glimpse.0 {
-        return if cached.user_id == user_id { Ok(cached.view) } else { Err(Problem::not_found("task")) };
+    if let Some(view) = glimpse.of(user_id)? {
+        return Ok(view);
     }
-    let (task, due) = find(user_id, task_no, now).await?;
+    let (task, due) = find(user_id, task_no, now, 0).await?;
     if due && look(settings, &task, now).await {
-        return Ok(find(user_id, task_no, now).await?.0.view(&keys, public_url, now));
+        return Ok(find(user_id, task_no, now, 0).await?.0.view(&keys, public_url, now));
     }
     remember(&task, &keys, public_url, now).await;
     Ok(task.view(&keys, public_url, now))
 }
 
-/// A task, and whether it is time to ask the provider about it.
-async fn find(user_id: &str, task_no: &str, now: i64) -> Result<(Task, bool), Problem> {
+/// A task, and whether it has been time to ask the provider about it for `late` seconds.
+async fn find(user_id: &str, task_no: &str, now: i64, late: i64) -> Result<(Task, bool), Problem> {
     let sql = format!(
-        "SELECT {COLUMNS}, status = 'processing' AND next_attempt_at <= ?3 AND claimed_until <= ?3 FROM ai_tasks \
+        "SELECT {COLUMNS}, status = 'processing' AND next_attempt_at <= ?3 - ?4 AND claimed_until <= ?3 FROM ai_tasks \
          WHERE task_no = ?1 AND user_id = ?2"
     );
-    let row = one(&sql, vec![task_no.into(), user_id.into(), now.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
-    Ok((read(&row), row.integer(14) != 0))
+    let row = one(&sql, vec![task_no.into(), user_id.into(), now.into(), late.into()]).await?.ok_or_else(|| Problem::not_found("task"))?;
+    Ok((read(&row), row.integer(BESIDE) != 0))
 }
 
 /// Longest that somebody who reads is made to wait for the provider, in seconds. What is cut off goes on when its claim has passed.

@@ -3,8 +3,11 @@
 //! Each test is a story. Where there is no browser, it says so and passes; `cargo xtask test` gets one first.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod account;
+mod admin;
 mod driver;
 mod everybody;
+mod money;
 mod page;
 mod photos;
 mod story;

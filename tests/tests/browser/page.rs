@@ -26,6 +26,9 @@ const DESK: (u32, u32) = (1280, 860);
 /// The narrowest telephone.
 const PHONE: (u32, u32) = (360, 740);
 
+/// The pictures that the documents show.
+const SHOWN: [&str; 7] = ["studio", "result", "gallery", "account-book", "dark", "phone", "admin"];
+
 /// A browser is several processes, and so are two; more at once only wait for each other.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
@@ -95,6 +98,7 @@ impl Page {
         let profile = TempDir::new().unwrap();
         let session = Session::start(browser, profile.path()).await.unwrap_or_else(|why| panic!("the browser does not start: {why}"));
         let page = Self { world, session, network: Mutex::default(), expected: Mutex::default(), _profile: profile, _turn: turn };
+        let _ = std::fs::remove_file(failure());
         page.window(DESK).await;
         Some(page)
     }
@@ -194,11 +198,6 @@ impl Page {
         self.session.keys(letters).await.unwrap();
     }
 
-    /// Types what a keyboard types.
-    pub async fn type_text(&self, text: &str) {
-        self.session.keys(text.chars()).await.unwrap();
-    }
-
     /// Presses Tab until the focus is on what is called so.
     pub async fn tab_to(&self, name: &str) {
         let mut passed = Vec::new();
@@ -232,15 +231,6 @@ impl Page {
             if all.contains(text) { Ok(()) } else { Err(all) }
         })
         .await;
-    }
-
-    /// Looks until one of these can be read on the page, and answers which.
-    pub async fn sees_one_of<'a>(&self, texts: &[&'a str]) -> &'a str {
-        self.until(&format!("one of {texts:?}"), async || {
-            let all = self.text().await;
-            texts.iter().copied().find(|text| all.contains(text)).ok_or(all)
-        })
-        .await
     }
 
     /// Looks until this can no longer be read on the page.
@@ -302,6 +292,13 @@ impl Page {
         .await;
     }
 
+    /// Scrolls until what a selector finds is at the top of the window, below the bar.
+    pub async fn scroll_to(&self, selector: &str) {
+        let script = "const found = document.querySelector(arguments[0]); \
+                      window.scrollTo({ top: found.getBoundingClientRect().top + scrollY - 90, behavior: 'instant' });";
+        self.script(script, json!([selector])).await;
+    }
+
     // --- The window ---
 
     async fn window(&self, (width, height): (u32, u32)) {
@@ -342,14 +339,22 @@ impl Page {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": true})).await;
     }
 
-    /// Keeps a picture of the window in `target/screenshots`; in `docs/screenshots` too, smaller, where `SCREENSHOTS` is set to `keep`.
+    /// Where files that are saved go from now on.
+    pub async fn downloads(&self) -> Downloads {
+        let folder = TempDir::new().unwrap();
+        self.devtools("Browser.setDownloadBehavior", json!({"behavior": "allow", "downloadPath": folder.path()})).await;
+        Downloads(folder)
+    }
+
+    /// Keeps a picture of the window in `target/screenshots`; one of [`SHOWN`] in `docs/screenshots` too, smaller, where `SCREENSHOTS`
+    /// is set to `keep`.
     pub async fn picture(&self, name: &str) {
         // Words that pass by are read by `sees`; here they would only lie over what is to be shown.
         let drawn = "document.querySelectorAll('.note').forEach((note) => note.remove()); return document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))));";
         self.script(drawn, json!([])).await;
         let png = self.photograph(json!({"format": "png"})).await.unwrap();
         write(&root().join("target/screenshots").join(format!("{name}.png")), &png);
-        if std::env::var("SCREENSHOTS").is_ok_and(|wish| wish == "keep") {
+        if SHOWN.contains(&name) && std::env::var("SCREENSHOTS").is_ok_and(|wish| wish == "keep") {
             let jpeg = self.photograph(json!({"format": "jpeg", "quality": 84})).await.unwrap();
             write(&root().join("docs/screenshots").join(format!("{name}.jpg")), &jpeg);
         }
@@ -394,9 +399,13 @@ impl Page {
         let world = self.devtools("Page.createIsolatedWorld", json!({"frameId": frame, "worldName": "axe"})).await;
         let context = world["executionContextId"].clone();
         self.devtools("Runtime.evaluate", json!({"contextId": context, "expression": script})).await;
-        // What moves is at its end before colours are compared.
+        // What moves is at its end before colours are compared: a colour that goes over into another passes from element to element, frame by frame.
         let run = "(async () => { \
-            await Promise.all(document.getAnimations().filter((a) => a.effect?.getComputedTiming().endTime < 5000).map((a) => a.finished.catch(() => {}))); \
+            for (let still = 0, frames = 0; still < 3 && frames < 200; frames += 1) { \
+              await new Promise((next) => requestAnimationFrame(next)); \
+              const moves = document.getAnimations().some((a) => a.playState === 'running' && a.effect?.getComputedTiming().endTime < 5000); \
+              still = moves ? 0 : still + 1; \
+            } \
             const { violations } = await axe.run(document, { resultTypes: ['violations'] }); \
             return JSON.stringify(violations.map(({ id, help, nodes }) => ({ id, help, nodes: nodes.map((node) => [node.html.slice(0, 200), node.failureSummary]) }))); })()";
         let ask = json!({"contextId": context, "expression": run, "awaitPromise": true, "returnByValue": true});
@@ -485,12 +494,33 @@ impl Page {
 
     /// What the page looked like when something was not as it should be.
     async fn keep_failure(&self) -> PathBuf {
-        let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
-        let file = root().join("target/screenshots").join(format!("failed-{test}.png"));
+        let file = failure();
         if let Ok(png) = self.photograph(json!({"format": "png"})).await {
             write(&file, &png);
         }
         file
+    }
+}
+
+/// The folder of files that were saved.
+pub struct Downloads(TempDir);
+
+impl Downloads {
+    /// Waits for a file, and takes it out of the folder.
+    pub async fn file(&self, page: &Page) -> Vec<u8> {
+        page.until("a saved file", async || {
+            let files: Vec<PathBuf> = std::fs::read_dir(self.0.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+            match files.as_slice() {
+                // While it comes, it has another name, or two.
+                [file] if file.extension().is_some_and(|ending| ending != "crdownload") => {
+                    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
+                    std::fs::remove_file(file).map_err(|error| error.to_string())?;
+                    Ok(bytes)
+                }
+                _ => Err(format!("{files:?}")),
+            }
+        })
+        .await
     }
 }
 
@@ -528,6 +558,12 @@ fn only(found: &Value) -> Result<Element, String> {
         [one] => Element::of(&one[0]).ok_or_else(|| "no element".to_owned()),
         several => Err(format!("there are {}: {:?}", several.len(), several.iter().map(|one| one[1].to_string()).collect::<Vec<_>>())),
     }
+}
+
+/// Where this test leaves a picture of its failure.
+fn failure() -> PathBuf {
+    let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+    root().join("target/screenshots").join(format!("failed-{test}.png"))
 }
 
 /// Whether an address leads nowhere but to this machine. The browser's own pages, and what is written out in an address, lead nowhere at all.

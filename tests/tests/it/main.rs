@@ -11,6 +11,7 @@ mod contract;
 mod crashes;
 mod deploy;
 mod docs;
+mod events;
 mod health;
 mod hostile;
 mod idempotency;

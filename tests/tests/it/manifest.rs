@@ -9,7 +9,7 @@ type Rights = (&'static str, bool, bool, &'static [&'static str], &'static [&'st
 const BUCKET: [&str; 5] = ["s3_endpoint", "s3_region", "s3_bucket", "s3_access_key_id", "s3_secret_access_key"];
 
 /// Component, database, key-value, hosts, variables beside `public_url`; `"bucket"` stands for what is needed to sign for the bucket.
-const RIGHTS: [Rights; 16] = [
+const RIGHTS: [Rights; 17] = [
     (
         "auth",
         true,
@@ -76,6 +76,8 @@ const RIGHTS: [Rights; 16] = [
             "bucket",
         ],
     ),
+    // It reads and reaches nobody.
+    ("task-events", true, true, &[], &["session_secret", "data_encryption_key", "trusted_proxy", "rate_limit_per_hour"]),
     // It has no part in sessions.
     (
         "task-callback",

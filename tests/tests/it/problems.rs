@@ -26,6 +26,7 @@ const ROUTES: [(&str, &str); 62] = [
     ("/api/tasks", "GET, HEAD, POST"),
     ("/api/tasks/TASK_1", "GET, HEAD"),
     ("/api/tasks/TASK_1/cancel", "POST"),
+    ("/api/tasks/TASK_1/events", "GET"),
     ("/api/hairstyles", "GET, HEAD"),
     ("/api/hair-colors", "GET, HEAD"),
     ("/webhooks/kie/abc", "POST"),

@@ -77,6 +77,7 @@ async fn with_placeholders_for_secrets_nothing_serves_strangers() {
         ("upload", Method::GET, "/files/cache/u/1_a.jpg"),
         ("task-create", Method::GET, "/api/tasks"),
         ("tasks", Method::GET, "/api/hairstyles"),
+        ("task-events", Method::GET, "/api/tasks/TASK_1/events"),
         ("task-callback", Method::POST, "/webhooks/kie/x"),
         ("orders", Method::GET, "/api/products"),
         ("order-webhook", Method::POST, "/webhooks/creem"),

@@ -64,6 +64,7 @@ pub const ENDPOINTS: &[(&str, &str, Door, Takes)] = &[
     ("GET", "/api/tasks", SignedIn, Nothing),
     ("GET", "/api/tasks/{task}", SignedIn, Nothing),
     ("POST", "/api/tasks/{task}/cancel", SignedIn, Nothing),
+    ("GET", "/api/tasks/{task}/events", SignedIn, Nothing),
     ("GET", "/api/hairstyles", Open, Nothing),
     ("GET", "/api/hair-colors", Open, Nothing),
     ("POST", "/webhooks/kie/{task}", Signed, Raw),

@@ -373,3 +373,27 @@ async fn without_a_verdict_nothing_is_made_and_nothing_is_charged() {
     // Orders without words do not depend on it.
     ada.order_one().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_shows_its_photo_for_as_long_as_that_is_kept() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.upload("portrait.jpg").await;
+    let order = json!({"upload_id": upload["id"], "hairstyles": ["bob-cut"]});
+    let ordered = ada.post_json(202, "/api/tasks", &order).await.json()["tasks"][0].clone();
+    assert_eq!(ordered["source_url"], upload["url"], "{ordered}");
+    world.fault(Fault::KieDelay { ms: 600_000 });
+    let running = ada.post_json(202, "/api/tasks", &order).await.json()["tasks"][0]["task_no"].as_str().unwrap().to_owned();
+    let done = ada.wait_completed(ordered["task_no"].as_str().unwrap()).await;
+    assert_eq!(done["source_url"], upload["url"]);
+    assert!(!ada.download(done["source_url"].as_str().unwrap()).await.is_empty());
+    let with_photo = ada.get(200, &format!("/api/tasks/{running}")).await;
+    assert_eq!(with_photo.json()["task"]["source_url"], upload["url"]);
+    ada.delete(204, &format!("/api/uploads/{}", upload["id"].as_str().unwrap())).await;
+    let without = ada.get(200, &format!("/api/tasks/{running}")).await;
+    assert_eq!(without.json()["task"]["source_url"], Value::Null);
+    assert_ne!(without.header("etag"), with_photo.header("etag"));
+    for task in ada.get(200, "/api/tasks").await.json()["tasks"].as_array().unwrap() {
+        assert_eq!(task["source_url"], Value::Null, "{task}");
+    }
+}

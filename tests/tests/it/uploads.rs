@@ -364,6 +364,34 @@ async fn a_file_is_reached_by_its_exact_key_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_comes_under_a_name_of_ours() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let upload = ada.upload("portrait.jpg").await;
+    let photo = upload["url"].as_str().unwrap();
+    let task = ada.order_one().await;
+    let done = ada.wait_completed(&task).await;
+    let picture = done["result_urls"][0].as_str().unwrap();
+    let bucket = world.stranger();
+    let saved = async |path: &str| {
+        let link = ada.get(302, path).await.header("location").to_owned();
+        let file = bucket.get(200, &link).await;
+        assert!(!file.body.is_empty());
+        (file.header("content-disposition").to_owned(), link)
+    };
+    let (disposition, link) = saved(&format!("{picture}?download=1")).await;
+    let tail = &task[task.len() - 6..];
+    assert_eq!(disposition, format!("attachment; filename=\"bob-cut-{tail}-1.png\""));
+    let (disposition, _) = saved(&format!("{photo}?download=1")).await;
+    assert!(disposition.starts_with("attachment; filename=\"photo-") && disposition.ends_with(".jpg\""), "{disposition}");
+    assert_eq!(saved(photo).await.0, "", "without a wish it is shown");
+    assert_eq!(saved(&format!("{photo}?download=evil.html")).await.0, "", "nobody else chooses the name");
+    bucket.get(403, &link.replace("bob-cut", "evil")).await;
+    world.stranger().get(401, &format!("{picture}?download=1")).await.problem("unauthenticated");
+    world.sign_in("eve@example.com").await.get(404, &format!("{picture}?download=1")).await.problem("not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_is_asked_for_in_numbers() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;

@@ -106,6 +106,24 @@ async fn a_page_of_another_version_gets_what_there_is_and_nobody_keeps_it() {
     world.stranger().get(404, "/assets/0123456789abcdef/js/nothing.js").await.problem("not_found");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hairstyle_of_the_catalogue_has_its_drawing_and_no_drawing_is_without_one() {
+    let world = World::new().await;
+    let stranger = world.stranger();
+    let catalogue = stranger.get(200, "/api/hairstyles").await.json();
+    let wanted: BTreeSet<String> =
+        catalogue["hairstyles"].as_array().unwrap().iter().map(|style| style["id"].as_str().unwrap().to_owned()).collect();
+    let sheet = stranger.get(200, "/assets/hairstyles.svg").await;
+    let sheet = String::from_utf8_lossy(&sheet.body).into_owned();
+    let drawn: BTreeSet<String> =
+        sheet.split("<symbol id=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect();
+    assert_eq!(drawn, wanted);
+    // What the policy would refuse, or what would clash among symbols of one sheet.
+    for wrong in ["<style", "style=", "<script", "href=", "url(", " class="] {
+        assert!(!sheet.contains(wrong), "{wrong}");
+    }
+}
+
 /// The scripts of the site, by their path in it.
 fn scripts(folder: &Path, found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap() {

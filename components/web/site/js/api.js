@@ -82,7 +82,10 @@ export async function api(method, path, { json, body, type, once, signal } = {})
     if (error.name === "AbortError") throw error;
     throw new Trouble(0, undefined);
   }
-  const text = await answer.text().catch(() => "");
+  const text = await answer.text().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return "";
+  });
   let parsed = null;
   try {
     parsed = text ? JSON.parse(text) : null;

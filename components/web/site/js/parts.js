@@ -58,7 +58,10 @@ export function statusPill(status) {
 /** A passing word at the foot of the page, also for screen readers. */
 export function note(text, seconds = 6) {
   const element = h("div", { class: "note" }, text);
-  document.getElementById("notes").append(element);
+  const notes = document.getElementById("notes");
+  // Said twice within a moment, it is one word.
+  for (const other of notes.children) if (other.textContent === text) other.remove();
+  notes.append(element);
   setTimeout(() => element.remove(), seconds * 1000);
 }
 
@@ -238,7 +241,7 @@ export function folded(list, items, draw, most, text) {
   list.append(...items.slice(0, most).map(draw));
   if (items.length <= most) return null;
   const more = button(text(items.length), {
-    kind: "quiet slim",
+    kind: "quiet unfold",
     onclick: () => {
       const rest = items.slice(most).map(draw);
       list.append(...rest);

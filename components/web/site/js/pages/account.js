@@ -90,7 +90,7 @@ function drawWho(page) {
         h("div", {}, h("div", { class: "row" }, h("h2", {}, name), user.role === "admin" && pill(w.admin)), h("p", {}, user.email), h("p", { class: "muted small" }, w.since(date(user.created_at)))),
         h(
           "dl",
-          { class: "figures", "aria-label": w.figures },
+          { class: "doings", "aria-label": w.figures },
           [[w.ordered, stats.total_tasks], [w.made, stats.completed_tasks], [w.failed, stats.failed_tasks], [w.used, stats.credits_used]].map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", { class: "number" }, number(value)))),
         ),
       ),

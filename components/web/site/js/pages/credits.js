@@ -34,7 +34,7 @@ const w = words({
     bought: (n) => `Bought ${credits(n)}`, planMonth: (n) => `Plan, month ${number(n)}`, planPaid: "Plan", welcome: "Welcome gift", gift: "Gift", picture: "Picture", pictureOf: (style) => `Picture: ${style}`, back: "Credit returned", backText: (style) => (style ? `the picture “${style}” was not made` : "the picture was not made"),
     takenBack: "Taken back with the money", takenBackText: "a refund, or a payment that is disputed", givenBack: "Given back", givenBackText: "the payment counts again", other: "Movement",
     until: (day) => `good until ${day}`, over: (day) => `its time was over on ${day}`, grace: "its lot was over, so it got seven more days",
-    orders: "Orders", ordersNone: "No orders yet", ordersNoneText: "What you buy stands here, with its state.",
+    orders: "Orders", ordersNone: "None yet. What you buy stands here, with its state.",
   },
   zh: {
     title: "点数", lead: "每张图片消耗一点。生成失败不收费，点数会自动退回。",
@@ -61,7 +61,7 @@ const w = words({
     bought: (n) => `购买 ${credits(n)}`, planMonth: (n) => `套餐第 ${number(n)} 个月`, planPaid: "套餐", welcome: "新用户赠送", gift: "赠送", picture: "图片", pictureOf: (style) => `图片：${style}`, back: "点数退回", backText: (style) => (style ? `图片“${style}”未能生成` : "图片未能生成"),
     takenBack: "随退款收回", takenBackText: "退款，或付款存在争议", givenBack: "重新发放", givenBackText: "付款恢复有效", other: "变动",
     until: (day) => `有效期至 ${day}`, over: (day) => `已于 ${day} 过期`, grace: "原点数已过期，另给七天有效期",
-    orders: "订单", ordersNone: "还没有订单", ordersNoneText: "您购买的内容和状态会显示在这里。",
+    orders: "订单", ordersNone: "还没有订单。您购买的内容和状态会显示在这里。",
   },
 });
 
@@ -112,7 +112,7 @@ function drawPurse(page) {
       h(
         "section",
         { class: "card hold", "aria-labelledby": "balance-of" },
-        h("div", { class: "stack tight sum" }, h("h2", { class: "label", id: "balance-of" }, w.balance), h("p", { class: "figure number" }, number(balance), h("span", {}, w.unit(balance))), h("p", { class: "muted" }, balance > 0 ? w.enough(balance) : w.none), balance > 0 && h("div", { class: "row" }, link(w.make, "/"))),
+        h("div", { class: "stack tight sum" }, h("h2", { class: "label", id: "balance-of" }, w.balance), h("p", { class: "amount number" }, number(balance), h("span", {}, w.unit(balance))), h("p", { class: "muted" }, balance > 0 ? w.enough(balance) : w.none), balance > 0 && h("div", { class: "row" }, link(w.make, "/"))),
         lots.length > 0 && lotsOf(lots),
       ),
     );
@@ -133,7 +133,7 @@ function lotOf(lot) {
     "li",
     {},
     h("div", { class: "row apart" }, h("strong", {}, originOf(lot)), h("span", { class: "number" }, w.left(lot.remaining, lot.amount))),
-    h("div", { class: soon ? "gauge soon" : "gauge", "aria-hidden": "true", vars: { "--share": `${(100 * lot.remaining) / lot.amount}%` } }),
+    h("div", { class: soon ? "share soon" : "share", "aria-hidden": "true", vars: { "--share": `${(100 * lot.remaining) / lot.amount}%` } }),
     h("div", { class: soon ? "tiny soon" : "muted tiny" }, end),
   );
 }
@@ -410,7 +410,7 @@ function drawOrders(page) {
           h("div", {}, h("a", { href: `/credits/orders/${order.id}` }, orderName(order, shop)), h("div", { class: "muted tiny" }, `${money(order.amount, order.currency)} · ${date(order.created_at)}`)),
           h("div", { class: "row" }, orderPill(order), order.payment_url && h("a", { class: "button", href: order.payment_url }, w.pay)),
         ),
-      { none: () => empty(null, w.ordersNone, w.ordersNoneText), signal: page.signal },
+      { none: () => h("p", { class: "muted" }, w.ordersNone), signal: page.signal },
     );
     put(body, holder);
   }, { signal: page.signal, lines: 3 });

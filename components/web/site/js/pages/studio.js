@@ -44,7 +44,7 @@ const w = words({
 export const title = w.title;
 
 /** As the server has it: hairstyles in one order, pixels a side, bytes (its default). */
-const MOST_STYLES = 4;
+const MOST_STYLES = 8;
 const LEAST_SIDE = 64;
 const MOST_BYTES = 10 << 20;
 /** Seconds after which a picture is said to take long. */
