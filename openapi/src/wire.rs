@@ -363,6 +363,8 @@ pub struct TaskRow {
     id: String,
     task_no: String,
     user_id: String,
+    /// Its owner's address.
+    email: String,
     status: String,
     failure_reason: Option<String>,
     external_provider: Option<String>,
@@ -419,10 +421,14 @@ pub struct Act {
     /// Unix seconds.
     at: i64,
     admin_id: String,
+    /// Null: it was no person but the settings.
+    admin_email: Option<String>,
     /// `gift`, `role`, `replay` or `invalidate`.
     action: String,
     /// Whom or what it is about.
     subject: String,
+    /// Null: it is about no person.
+    subject_email: Option<String>,
     detail: BTreeMap<String, Value>,
     /// Of this act and the one before.
     hash: String,
