@@ -53,7 +53,9 @@ export function load(box, ask, draw, { signal, lines = 4 } = {}) {
       answer = await ask();
     } catch (error) {
       if (error.code !== "forbidden") throw error;
-      if (!signal?.aborted) put(box, forbidden());
+      if (signal?.aborted) return;
+      put(box, forbidden());
+      box.querySelector("h1").focus({ preventScroll: true });
       return;
     }
     if (signal?.aborted) return;

@@ -15,7 +15,7 @@ const w = words({
     look: "Look", pictures: "Pictures", people: "People and credits", money: "Money", operation: "Operation",
     perDay: "Pictures a day", perDayText: "ordered in 14 days", rate: "of what ended came out well", noRate: "Nothing ended in 24 hours.",
     today: "Today, against the limit", ofLimit: (n) => `of ${number(n)} pictures (UTC day)`, noLimit: "pictures today; there is no limit", running: (n) => `${number(n)} in the making now`,
-    day: "Success in 24 hours", status: { completed: "Done", processing: "In the making", pending: "Waiting", failed: "Failed" },
+    day: "Success rate in 24 hours", status: { completed: "Done", processing: "In the making", pending: "Waiting", failed: "Failed" },
     users: "People", usersText: (n) => `${number(n)} new in 24 hours`, newUsers: "New people", creditsHead: "Credits", held: "held by people, to be spent", granted: "Granted in 24 hours", spent: "Spent in 24 hours",
     revenue: (currency) => `Revenue in ${currency}`, in24: (n) => `in 24 hours, ${number(n)} ${n === 1 ? "payment" : "payments"}`, in30: "In 30 days", payments: "Payments in 30 days", refunded: "Refunded of these", noRevenue: "No payments in the last 30 days.", paid: "Paid",
     orders: "Orders in 24 hours", order: { pending: "Not paid yet", completed: "Paid", refunded: "Refunded", cancelled: "Cancelled", expired: "Expired", paid: "Paid", processing: "In the making", refunding: "Refunding" }, noOrders: "No orders in 24 hours.",

@@ -10,12 +10,12 @@ import { ask, form, listing, moment, nothing, page, remember, short, submit, too
 const w = words({
   en: {
     title: "Pictures", text: "Everything that was ordered, newest first, by state. The photos and wishes are between their owners and the provider.", filter: "State", all: "All", status: { pending: "Waiting", processing: "In the making", completed: "Done", failed: "Failed" },
-    task: "Picture", person: "Person", state: "State", provider: "Provider", attempts: "Attempts", price: "Credits", ordered: "Ordered", took: "Took", next: "next look", cancelled: "Cancelled by its owner.",
+    task: "Picture", person: "Person", state: "State", provider: "Provider", attempts: "Attempts", price: "Credits", ordered: "Ordered", took: "Took", cancelled: "Cancelled by its owner.",
     email: "Only of one person", hint: "The whole e-mail address.", search: "Show", everybody: "Show everybody's", only: "Only of", nobody: "Nobody has this address.", none: "No pictures here", noneText: "Nothing that was ordered is in this state.", noneOf: "This person has no pictures in this state.",
   },
   zh: {
     title: "图片", text: "所有订单，最新的在前。照片和要求属于用户与服务商，不在此显示。", filter: "状态", all: "全部", status: { pending: "等待中", processing: "生成中", completed: "已完成", failed: "失败" },
-    task: "图片", person: "用户", state: "状态", provider: "服务商", attempts: "尝试", price: "点数", ordered: "下单", took: "用时", next: "下次检查", cancelled: "用户已取消。",
+    task: "图片", person: "用户", state: "状态", provider: "服务商", attempts: "尝试", price: "点数", ordered: "下单", took: "用时", cancelled: "用户已取消。",
     email: "仅看某个用户", hint: "请输入完整邮箱地址。", search: "显示", everybody: "显示所有人的", only: "仅看", nobody: "没有此地址的用户。", none: "这里没有图片", noneText: "没有处于此状态的订单。", noneOf: "该用户没有处于此状态的图片。",
   },
 });
