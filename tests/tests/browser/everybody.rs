@@ -112,3 +112,35 @@ async fn whoever_is_sent_to_a_page_gets_there_after_signing_in() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_of_the_api_is_a_page_for_everybody() {
+    browse(async |page| {
+        page.open_path("/").await;
+        page.click("API description").await;
+        page.sees("API").await;
+        assert_eq!(page.path().await, "/docs");
+        page.is_for_everybody().await;
+        page.picture("api").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_leads_nowhere_says_so_and_shows_the_way_back() {
+    browse(async |page| {
+        sign_in(page, "Ada Lovelace").await;
+        page.open_path("/gallery/not/here").await;
+        page.sees("There is no such page").await;
+        page.is_for_everybody().await;
+        page.click("To the start").await;
+        page.sees("What would suit you?").await;
+
+        // A picture of somebody else's, or of nobody's.
+        page.expects("/api/tasks/", 404);
+        page.open_path("/gallery/TASK_1_abc").await;
+        page.sees("It is not there any more.").await;
+        page.is_for_everybody().await;
+    })
+    .await;
+}
