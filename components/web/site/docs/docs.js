@@ -3,7 +3,7 @@
 
 import { h, put } from "../js/dom.js";
 import { badge, credential, inside } from "./operation.js";
-import { resolve, tree } from "./schema.js";
+import { ANSWERED, resolve, tree } from "./schema.js";
 import { code, more, prose, statusPill, terms } from "./words.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
@@ -108,7 +108,7 @@ function problems(api) {
     h("h2", { id: "problems" }, "Problems"),
     h("p", { class: "muted" }, "What went wrong is told as ", code("application/problem+json"), ", with a ", code("code"), " for programs and a ", code("detail"), " for people."),
     h("div", { class: "card" }, terms(all.map(([status, { description }]) => [statusPill(status), prose(description, true)]))),
-    more("What is in a problem", () => tree(api, { $ref: "#/components/schemas/Problem" })),
+    more("What is in a problem", () => tree(api, { $ref: "#/components/schemas/Problem" }, ANSWERED)),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { h } from "../js/dom.js";
 import { request } from "./request.js";
-import { field, kind, resolve, sample, tree } from "./schema.js";
+import { ANSWERED, field, kind, resolve, sample, SENT, tree } from "./schema.js";
 import { code, more, pre, prose, statusPill, terms } from "./words.js";
 
 export function badge(method) {
@@ -21,7 +21,7 @@ export function inside(api, operation) {
   return [
     description && h("div", { class: "stack tight" }, prose(description)),
     needs(api, operation),
-    parameters.length > 0 && block("Parameters", h("ul", { class: "fields" }, parameters.map((parameter) => field(api, parameter.name, parameter.schema ?? {}, { ...parameter, where: `in the ${parameter.in}` })))),
+    parameters.length > 0 && block("Parameters", h("ul", { class: "fields" }, parameters.map((parameter) => field(api, parameter.name, parameter.schema ?? {}, { description: parameter.description, where: `in the ${parameter.in}`, mark: parameter.required && "required" })))),
     requestBody && block("Request body", takes(api, operation, resolve(api, requestBody))),
     block("Answers", answers(api, operation)),
     block("Try it", request(api, operation)),
@@ -31,7 +31,7 @@ export function inside(api, operation) {
 function needs(api, { security = [] }) {
   const ways = security.map((way) => Object.keys(way).map((name) => code(credential(api.components.securitySchemes[name]))));
   if (!ways.length) return null;
-  return h("p", { class: "small" }, "Needs ", ways.flatMap((all, at) => [at > 0 && " or ", all.flatMap((one, nth) => [nth > 0 && " and ", one])]), ".");
+  return h("p", { class: "small" }, "Needs ", ways.flatMap((all, at) => [at > 0 && " or ", all.flatMap((one, nth) => [nth > 0 && " and ", one])]));
 }
 
 function takes(api, { operationId }, body) {
@@ -44,7 +44,7 @@ function takes(api, { operationId }, body) {
       "div",
       { class: "stack tight" },
       h("p", { class: "small" }, group.flatMap(([name], at) => [at > 0 && ", ", code(name)]), whole),
-      whole ? null : tree(api, media.schema),
+      whole ? null : tree(api, media.schema, SENT),
       type.includes("json") && example(api, media, `What ${operationId} takes, as an example`),
     );
   });
@@ -75,7 +75,7 @@ function answer(api, operationId, status, response) {
     { class: "answer stack tight" },
     h("div", { class: "row" }, statusPill(status), h("span", {}, prose(response.description, true))),
     Object.entries(response.content ?? {}).map(([type, media]) =>
-      more([code(type), " ", h("span", { class: "kind" }, kind(media.schema))], () => [tree(api, media.schema), type.includes("json") && example(api, media, `What ${operationId} answers with ${status}, as an example`)]),
+      more([code(type), " ", h("span", { class: "kind" }, kind(media.schema))], () => [tree(api, media.schema, ANSWERED), type.includes("json") && example(api, media, `What ${operationId} answers with ${status}, as an example`)]),
     ),
     headers.length > 0 && more(["Headers", h("span", { class: "hush" }, ` of ${status}`)], () => terms(headers)),
   );

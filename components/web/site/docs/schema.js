@@ -60,8 +60,12 @@ function within(schema) {
   return nameOf(schema) ?? (inner && within(inner));
 }
 
-/** A property or a parameter: its name, what it is, and what that is made of. `where` says where a parameter belongs. */
-export function field(api, name, schema, { required, description, where } = {}) {
+// What is worth a word about a property: that it has to be sent, or that it may be left out of an answer.
+export const SENT = (required) => required && "required";
+export const ANSWERED = (required) => !required && "optional";
+
+/** A property or a parameter: its name, what it is, and what that is made of. `where` says where a parameter belongs; `way` is for what is inside. */
+export function field(api, name, schema, { description, where, mark, way = SENT } = {}) {
   const full = resolve(api, schema);
   const inside = core(api, schema);
   const told = description ?? full.description ?? full.oneOf?.find((choice) => choice.description)?.description;
@@ -69,10 +73,10 @@ export function field(api, name, schema, { required, description, where } = {}) 
   return h(
     "li",
     {},
-    h("div", { class: "name" }, code(name), h("span", { class: "kind" }, where && `${where}, `, kind(schema)), required && pill("required")),
+    h("div", { class: "name" }, code(name), h("span", { class: "kind" }, where && `${where}, `, kind(schema)), mark && pill(mark)),
     told && h("p", {}, prose(told, true)),
     (limit || inside.enum) && h("p", { class: "muted" }, limit, limit && inside.enum && "; ", inside.enum && among(inside.enum)),
-    inside.properties && more(["What is in it", h("span", { class: "hush" }, ` (${name})`)], () => tree(api, schema)),
+    inside.properties && more(["What is in it", h("span", { class: "hush" }, ` (${name})`)], () => tree(api, schema, way)),
   );
 }
 
@@ -80,15 +84,15 @@ function among(values) {
   return ["one of ", values.flatMap((value, at) => [at > 0 && ", ", code(String(value))])];
 }
 
-/** What a schema is made of. `required` words stand only where one may leave something out: in what is sent, and in what is answered. */
-export function tree(api, schema) {
+/** What a schema is made of. `way` is SENT or ANSWERED. */
+export function tree(api, schema, way) {
   const full = core(api, schema);
   const name = within(schema);
   const head = full.description && h("p", { class: "small" }, name && [code(name), ": "], prose(full.description, true));
   if (!full.properties) return [head, h("p", { class: "small muted" }, kind(schema), full.enum && [": ", among(full.enum)])];
   const required = new Set(full.required);
   const entries = Object.entries(full.properties);
-  return [head, h("ul", { class: "fields" }, entries.map(([key, value]) => field(api, key, value, { required: required.has(key) })))];
+  return [head, h("ul", { class: "fields" }, entries.map(([key, value]) => field(api, key, value, { mark: way(required.has(key)), way })))];
 }
 
 // What values look like that are told apart by their names only.
