@@ -134,6 +134,8 @@ function index(groups, sections) {
       }
       lists[at].hidden = sections[at].element.hidden = !some;
     });
+    // On a narrow page what is found is otherwise far below.
+    if (sought.length) list.open = true;
     told.textContent = found === 0 ? "Nothing is called so." : `${found} ${found === 1 ? "operation" : "operations"}`;
   }
   field.addEventListener("input", find);
