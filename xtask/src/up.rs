@@ -77,7 +77,7 @@ pub fn up(options: &Options) -> Result<Ending> {
     let public_url = format!("http://{}", reachable(listen));
     let mut children = Children::new(true)?;
     if let Some(sandbox) = sandbox {
-        let mut command = sandbox_command(sandbox, &public_url, &state.sandbox());
+        let mut command = sandbox_command("dev", sandbox, &public_url, &state.sandbox());
         if let Some(ending) = step("starting the sandbox", || start_sandbox(&mut children, &mut command))? {
             return Ok(ending);
         }
@@ -125,7 +125,7 @@ pub fn build_twin(profile: &str) -> Result<()> {
 pub fn build_native(with_sandbox: bool, profile: &str) -> Result<()> {
     step("building the embedded host (the first time takes minutes)", || compile(HOST, profile))?;
     if with_sandbox {
-        build_program("sandbox", SANDBOX, "dev")?;
+        build_program("sandbox", SANDBOX, profile)?;
     }
     Ok(())
 }
@@ -166,8 +166,8 @@ pub fn start_host(children: &mut Children, name: &'static str, command: &mut Com
     children.start(name, command, HOST_READY, READY_LIMIT)
 }
 
-pub fn sandbox_command(listen: SocketAddr, app_url: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program("dev", SANDBOX));
+pub fn sandbox_command(profile: &str, listen: SocketAddr, app_url: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program(profile, SANDBOX));
     command.current_dir(root());
     command.args(["--listen", &listen.to_string(), "--app-url", app_url]).arg("--dir").arg(folder);
     command

@@ -62,10 +62,10 @@ fn at_once(
                 scope.spawn(move || {
                     let mut client = server.client();
                     barrier.wait();
-                    // A server that is busy says so; then one comes again.
+                    // A server that is busy says so, and one that the watchdog starts anew is out of reach; then one comes again.
                     loop {
                         match act(&mut client, number) {
-                            Err(error) if error.contains("locked") || error.contains("busy") => {
+                            Err(error) if ["locked", "busy", "out of reach"].iter().any(|word| error.contains(word)) => {
                                 std::thread::sleep(Duration::from_millis(20))
                             }
                             answer => return answer,
@@ -88,6 +88,9 @@ fn the_books_are_right_on_a_libsql_server_too() {
         panic!("{failure}");
     }
     println!("400 steps in {:.1} s, seed {seed}", start.elapsed().as_secs_f64());
+    // From here on many write at once, and may wait for each other for ever (decision 14). An answer that is lost with the server leaves open
+    // whether its statement had an effect: the books tell.
+    server.sqld.watch();
 
     let sign_up = "INSERT INTO sign_ups (user_id, email, name, credits, provider, openid, created_at) \
                    VALUES ('bob', 'bob@example.com', 'Bob', 1, 'google', 'bob', unixepoch())";
@@ -95,9 +98,13 @@ fn the_books_are_right_on_a_libsql_server_too() {
     // Fifty pictures at once for one credit.
     let task = "INSERT INTO ai_tasks (id, task_no, user_id, input_params) VALUES (?1, ?1, 'bob', '{}') RETURNING id";
     let tasks = at_once(&server, 50, |client, number| run(client, task, &[Value::from(&format!("bob-{number}"))]));
-    assert_eq!(tasks.iter().filter(|answer| answer.is_ok()).count(), 1);
+    let told = tasks.iter().filter(|answer| answer.is_ok()).count();
+    assert!(told == 1 || (told == 0 && server.sqld.restarts() > 0), "{tasks:?}");
+    assert_eq!(run(&mut client, "SELECT count(*) FROM ai_tasks WHERE user_id = 'bob'", &[]).unwrap()[0][0].integer(), 1);
     let refused = tasks.iter().filter_map(|answer| answer.as_ref().err());
-    assert!(refused.clone().all(|why| why.contains("insufficient_credits")), "{:?}", refused.collect::<Vec<_>>());
+    // Whoever did not hear of the success and comes again finds the own task there.
+    let expected = |why: &str| why.contains("insufficient_credits") || (told == 0 && why.contains("UNIQUE"));
+    assert!(refused.clone().all(|why| expected(why)), "{:?}", refused.collect::<Vec<_>>());
 
     // Webhook and return page, twenty times at once.
     let order =
@@ -110,8 +117,10 @@ fn the_books_are_right_on_a_libsql_server_too() {
         run(client, settle, &[parameters.as_slice(), rest.as_slice()].concat())
     });
     let first = settled.iter().filter(|answer| answer.as_ref().is_ok_and(|rows| rows[0][0].integer() == 1)).count();
-    assert_eq!((first, settled.iter().filter(|answer| answer.is_ok()).count()), (1, 20), "{settled:?}");
+    assert!(first == 1 || (first == 0 && server.sqld.restarts() > 0), "{settled:?}");
+    assert_eq!(settled.iter().filter(|answer| answer.is_ok()).count(), 20, "{settled:?}");
     assert_eq!(run(&mut client, "SELECT credits FROM users WHERE id = 'bob'", &[]).unwrap()[0][0].integer(), 10);
+    println!("the server was stuck and started again {} times", server.sqld.restarts());
     assert_audit_is_clean(&mut client);
     one_statement_sees_every_row(&mut client);
 }

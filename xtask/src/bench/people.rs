@@ -10,6 +10,12 @@ use serde_json::Value;
 use crate::command::root;
 use crate::http::{Answer, Connection, request};
 
+/// The photo of the tests, a portrait of 160 KB.
+pub fn photo() -> Result<Vec<u8>> {
+    let photo = root().join("tests/photos/portrait.jpg");
+    std::fs::read(&photo).with_context(|| format!("cannot read {}", photo.display()))
+}
+
 /// Somebody who is signed in.
 #[derive(Clone)]
 pub struct Person {
@@ -39,10 +45,13 @@ impl Person {
         self.post(path, "application/json", body.to_string().as_bytes())
     }
 
-    /// The photo of the tests, a portrait of 160 KB.
+    /// Uploads the photo of the tests.
     pub fn upload(&self) -> Result<Vec<u8>> {
-        let photo = root().join("tests/photos/portrait.jpg");
-        Ok(self.post("/api/uploads", "image/jpeg", &std::fs::read(&photo).with_context(|| format!("cannot read {}", photo.display()))?))
+        Ok(self.upload_of(&photo()?))
+    }
+
+    pub fn upload_of(&self, photo: &[u8]) -> Vec<u8> {
+        self.post("/api/uploads", "image/jpeg", photo)
     }
 
     pub fn order(&self, upload: &str) -> Vec<u8> {

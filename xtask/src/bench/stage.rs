@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::children::{Children, Ending};
 use crate::command::root;
+use crate::http::{self, request};
 use crate::ports::{SANDBOX_PORTS, reserve};
 use crate::state::State;
 use crate::step::step;
@@ -114,10 +115,11 @@ impl Stage {
         migrations::apply(&database, &root.join("migrations")).with_context(|| format!("cannot migrate {}", database.display()))?;
         let sandbox = reserve(any(), SANDBOX_PORTS, "the sandbox", "")?;
         let address = reserve(any(), 1, "the app", "")?;
-        let mut sandbox_command = up::sandbox_command(sandbox, &format!("http://{address}"), &state.sandbox());
+        let mut sandbox_command = up::sandbox_command(PROFILE, sandbox, &format!("http://{address}"), &state.sandbox());
         // Small pictures: it is not the stand-in that is measured.
         sandbox_command.args(["--quiet", "--kie-delay-ms", &kie_delay_ms.to_string(), "--kie-picture-px", "64"]);
         go_on(step("starting a sandbox", || up::start_sandbox(&mut self.children, &mut sandbox_command))?)?;
+        fill_the_account(sandbox)?;
         let mut command = command(root, &state, address, sandbox);
         let log = folder.join("log");
         go_on(step("starting the app", || up::start_host_logging(&mut self.children, name, &mut command, &log))?)?;
@@ -149,6 +151,16 @@ impl Stage {
     pub fn pid(&self, name: &str) -> Result<u32> {
         self.children.pid(name).with_context(|| format!("{name} does not run"))
     }
+}
+
+/// The AI's account holds enough for some 1,500 pictures; after those every order would wait for somebody to pay.
+fn fill_the_account(sandbox: SocketAddr) -> Result<()> {
+    let wish = request("POST", "/control/kie/balance", &["content-type: application/json".to_owned()], br#"{"credits": 1e9}"#);
+    let answer = http::Connection::open(sandbox)?.send(&wish)?;
+    if answer.status != 204 {
+        bail!("the sandbox takes no credits: {} {}", answer.status, answer.text());
+    }
+    Ok(())
 }
 
 pub fn hello_command(app: &App, listen: SocketAddr) -> Command {
