@@ -55,7 +55,11 @@ async fn route(call: Call) -> Result<Reply, Problem> {
     let path: Vec<&str> = segments.iter().map(String::as_str).collect();
     match (path.as_slice(), &call.method) {
         (["auth", "login", provider], &Method::GET) => login(&call, known(provider)?).await,
-        (["auth", "callback", provider], &Method::GET) => callback(&call, known(provider)?).await,
+        (["auth", "callback", provider], &Method::GET) => match callback(&call, known(provider)?).await {
+            // A person stands here, not a program: the console says what went wrong, in words.
+            Err(problem) if call.takes_html() => turned_away(&problem).await,
+            outcome => outcome,
+        },
         (["auth", "link", provider], &Method::POST) => link(&call, known(provider)?).await,
         (["auth", "google"], &Method::POST) => one_tap(call).await,
         (["auth", "google", "nonce"], &Method::GET) => nonce(&call),
@@ -156,6 +160,13 @@ async fn callback(call: &Call, provider: Provider) -> Result<Reply, Problem> {
     };
     let response = reply::with_header(reply::redirect(&attempt.return_to)?, header::SET_COOKIE, &session::cookie(call, &token)?)?;
     reply::with_header(response, header::SET_COOKIE, &session::set_cookie(call, STATE_COOKIE, "", 0)?)
+}
+
+/// Back to the console, with the problem's code.
+async fn turned_away(problem: &Problem) -> Result<Reply, Problem> {
+    service::count_fault(&SERVICE, problem).await;
+    meter::log(json!({"level": "warn", "event": "sign_in_failed", "code": problem.code, "cause": problem.cause}));
+    reply::redirect(&format!("/?sign_in={}", json!(problem.code).as_str().unwrap_or_default()))
 }
 
 /// Adds a way to sign in to the caller's account, and exchanges the session for a new one: an id that somebody may have seen before is good

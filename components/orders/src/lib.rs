@@ -133,13 +133,14 @@ async fn show(call: &Call, id: &str) -> Result<Reply, Problem> {
 
 /// GET /callback/payment: the buyer is back. A browser is led to the order's page, anything else to the order itself.
 async fn back(call: &Call) -> Result<Reply, Problem> {
-    let page = takes_pages(call);
+    let page = call.takes_html();
     match settle(call).await {
         Ok(order_id) if page => reply::redirect(&format!("/credits/orders/{order_id}")),
         Ok(order_id) => reply::redirect(&format!("/api/orders/{order_id}")),
         // Somebody who has just paid is not shown an error: the order's page waits until the provider's word comes another way. That it
         // is their order is found out there, so the address may name it.
         Err(problem) if page && matches!(problem.code, Code::ProviderUnavailable | Code::RateLimited) => {
+            service::count_fault(&SERVICE, &problem).await;
             meter::log(json!({"level": "warn", "event": "payment_return_unsettled", "code": problem.code, "cause": problem.cause}));
             match call.query("request_id").filter(|id| is_order_id(id)) {
                 Some(order_id) => reply::redirect(&format!("/credits/orders/{order_id}")),
@@ -174,15 +175,6 @@ async fn settle(call: &Call) -> Result<String, Problem> {
 /// Whether a text can be an order's id, and so part of an address.
 fn is_order_id(text: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// Whether a client names pages among what it takes, as browsers do when they go somewhere, and with a weight above zero.
-fn takes_pages(call: &Call) -> bool {
-    call.header("accept").unwrap_or_default().split(',').any(|entry| {
-        let (kind, parameters) = entry.split_once(';').unwrap_or((entry, ""));
-        let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
-        kind.trim().eq_ignore_ascii_case("text/html") && weight.is_none_or(|weight| weight.trim().parse() != Ok(0.0))
-    })
 }
 
 /// GET /api/subscription: null for somebody who never had a plan.

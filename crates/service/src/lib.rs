@@ -156,6 +156,16 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Whether a browser goes here, which would show its reader a page: `Accept` names `text/html`, with a weight above zero.
+    #[must_use]
+    pub fn takes_html(&self) -> bool {
+        self.header("accept").unwrap_or_default().split(',').any(|entry| {
+            let (kind, parameters) = entry.split_once(';').unwrap_or((entry, ""));
+            let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+            kind.trim().eq_ignore_ascii_case("text/html") && weight.is_none_or(|weight| weight.trim().parse() != Ok(0.0))
+        })
+    }
+
     /// The token of `Authorization: Bearer`; the scheme's name may be written in any case (RFC 9110, 11.1).
     #[must_use]
     pub fn bearer(&self) -> Option<&str> {
@@ -285,10 +295,8 @@ where
     };
     let result = meter::scope(meter.clone(), async {
         let result = work.await;
-        if let Err(problem) = &result
-            && is_fault(problem)
-        {
-            signal::request_failed(service.name, clock::now()).await;
+        if let Err(problem) = &result {
+            count_fault(service, problem).await;
         }
         result
     })
@@ -335,6 +343,13 @@ where
         "kv_ms": millis(cache.waited), "http": outbound.calls, "http_ms": millis(outbound.waited), "services": services, "cause": cause,
     }));
     response
+}
+
+/// Counts a problem for the alarms if it is a fault. Who leads a browser on instead of answering the problem counts it all the same.
+pub async fn count_fault(service: &Service, problem: &Problem) {
+    if is_fault(problem) {
+        signal::request_failed(service.name, clock::now()).await;
+    }
 }
 
 fn told(cost: Cost) -> serde_json::Value {

@@ -832,3 +832,22 @@ async fn googles_button_leaves_google_alone_as_well_when_it_is_down() {
     assert_eq!(world.heard(Service::Google, "GET /oauth2/v3/certs"), 5, "after five failures nobody asks for a while");
     assert_eq!(world.events("provider_left_alone").len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_is_not_let_in_comes_back_to_the_console() {
+    let world = World::new().await;
+    let stranger = world.stranger();
+    let back = "/auth/callback/google?state=made-up&code=x";
+    // A program is told the problem, a person is shown a page that says it in words.
+    stranger.get(401, back).await.problem("unauthenticated");
+    let answer = stranger.send(302, stranger.request(Method::GET, back).header("accept", "text/html,*/*;q=0.8")).await;
+    assert_eq!(answer.header("location"), "/?sign_in=unauthenticated");
+    let told = world.events("sign_in_failed");
+    assert_eq!((told.len(), told[0]["code"].as_str()), (1, Some("unauthenticated")), "{}", world.tail());
+    // What is a fault of somebody else's counts for the alarms all the same.
+    let there = stranger.begin_sign_in("google", "ada@example.com", "/").await;
+    world.fault(Fault::GoogleTokenAnswers { status: 500 });
+    let answer = stranger.send(302, stranger.request(Method::GET, &there).header("accept", "text/html")).await;
+    assert_eq!(answer.header("location"), "/?sign_in=provider_unavailable");
+    assert_eq!(world.sql_number("SELECT coalesce(sum(errors), 0) FROM request_errors WHERE component = 'auth'"), 1);
+}

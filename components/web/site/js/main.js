@@ -2,13 +2,15 @@
 
 import { h, put } from "./dom.js";
 import { words } from "./language.js";
-import { failed } from "./parts.js";
+import { failed, note } from "./parts.js";
 import { follow, meet, person } from "./person.js";
 import { frame } from "./shell.js";
 
 const w = words({
-  en: { lost: "There is no such page", lostText: "The address may be mistyped, or what was here is gone.", home: "To the start" },
-  zh: { lost: "没有这个页面", lostText: "地址可能有误，或者内容已不存在。", home: "回到首页" },
+  en: { lost: "There is no such page", lostText: "The address may be mistyped, or what was here is gone.", home: "To the start",
+    notIn: { unauthenticated: "You are not signed in: the sign-in was given up or took too long. Try again.", conflict: "This way to sign in belongs to another account already.", other: "The sign-in did not work. Try again in a moment." } },
+  zh: { lost: "没有这个页面", lostText: "地址可能有误，或者内容已不存在。", home: "回到首页",
+    notIn: { unauthenticated: "未能登录：登录被取消或已超时，请重试。", conflict: "这种登录方式已属于另一个账户。", other: "登录未成功，请稍后重试。" } },
 });
 
 // [pattern, module, who may see it]. A page is fetched when somebody goes there. `:name` is a part that the page is told.
@@ -105,6 +107,12 @@ async function begin() {
   } catch (error) {
     put(frame(), failed(error, begin, "h1"));
     return;
+  }
+  // Back from a provider without having been let in.
+  const refused = new URLSearchParams(location.search).get("sign_in");
+  if (refused) {
+    history.replaceState(null, "", location.pathname);
+    note(w.notIn[refused] ?? w.notIn.other, 12);
   }
   await show({ focus: false });
   let user = person.user?.id;
