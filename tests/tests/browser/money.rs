@@ -67,7 +67,9 @@ async fn who_runs_out_of_credits_buys_ten_and_goes_on() {
         page.picture("account-book").await;
 
         page.click("Studio").await;
-        page.sees("What would suit you?").await;
+        page.sees("Photos from the last days").await;
+        page.click("Your photo 1").await;
+        page.click("Mullet").await;
         page.click("Make pictures").await;
         balance(page, "9 credits").await;
     })

@@ -1,8 +1,9 @@
 //! Whatever the AI provider and the network do, the page says what is so, and the credit's way back can be seen.
 
+use e2e::Options;
 use sandbox::Fault;
 
-use crate::page::{Page, browse};
+use crate::page::{Page, browse, browse_with};
 use crate::story::{balance, bring_photo, sign_in};
 
 /// Ada with a photo, who has just asked for a bob cut.
@@ -93,17 +94,38 @@ async fn a_provider_that_takes_no_orders_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_connection_is_said_and_the_page_finds_back_by_itself() {
+async fn a_server_that_goes_away_is_said_to_be_gone_and_the_page_finds_back_by_itself() {
+    browse_with(Options { processes: Some(&[]), ..Options::default() }, async |page| {
+        // What browsers write into the console when nobody answers.
+        page.expects("", 0);
+        page.world.fault(Fault::KieDelay { ms: 9_000 });
+        order(page).await;
+        page.sees("In the making. This usually takes less than a minute").await;
+        page.world.kill(0);
+        page.sees("The connection is gone for the moment. The picture is still being made").await;
+        page.world.resume(0);
+        page.sees_no("The connection is gone").await;
+        page.pictures_are_there(".compare img").await;
+        page.sees("Done").await;
+        balance(page, "2 credits").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_opened_without_a_network_says_so_and_can_be_tried_again() {
     browse(async |page| {
         page.expects("", 0);
-        page.world.fault(Fault::KieDelay { ms: 3_000 });
-        order(page).await;
+        sign_in(page, "Ada Lovelace").await;
+        page.click("Gallery").await;
+        page.sees("No pictures yet").await;
         page.offline(true).await;
-        page.sees("The connection is gone for the moment. The picture is still being made").await;
+        page.click("Credits").await;
+        page.sees("The server cannot be reached. Check your connection; nothing was lost.").await;
+        page.is_for_everybody().await;
         page.offline(false).await;
-        page.pictures_are_there(".compare img").await;
-        page.sees_no("The connection is gone").await;
-        page.sees("Done").await;
+        page.click("Try again").await;
+        page.sees("Buy 10 credits").await;
     })
     .await;
 }

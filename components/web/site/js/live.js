@@ -6,6 +6,8 @@ import { get } from "./api.js";
 const MOST_STREAMS = 3;
 /** Milliseconds between two looks where there is no stream. */
 const PACE = 2_000;
+/** Milliseconds without a stream after which the connection counts as gone. */
+const DOUBT = 4_000;
 
 let streams = 0;
 
@@ -20,10 +22,18 @@ export function watch(taskNo, tell, { signal, trouble = () => {} } = {}) {
   let over = false;
   let source;
   let timer;
+  let doubt;
+
+  /** The server is there. */
+  function reached() {
+    clearTimeout(doubt);
+    doubt = undefined;
+    trouble(null);
+  }
 
   function heard(task) {
     if (over) return;
-    trouble(null);
+    reached();
     tell(task);
     if (isFinal(task)) end();
   }
@@ -31,6 +41,7 @@ export function watch(taskNo, tell, { signal, trouble = () => {} } = {}) {
   function end() {
     over = true;
     clearTimeout(timer);
+    clearTimeout(doubt);
     hangUp();
   }
 
@@ -63,9 +74,15 @@ export function watch(taskNo, tell, { signal, trouble = () => {} } = {}) {
     streams += 1;
     source = new EventSource(`${path}/events`);
     source.addEventListener("task", (event) => heard(JSON.parse(event.data).task));
+    source.addEventListener("open", reached);
     source.addEventListener("error", () => {
-      // Between two connections the browser comes back by itself. Closed means that it will not: refused, or nothing more to come.
-      if (over || source?.readyState !== EventSource.CLOSED) return;
+      if (over || !source) return;
+      // Between two connections the browser comes back by itself, after two seconds. One that does not come is said to be gone.
+      if (source.readyState !== EventSource.CLOSED) {
+        doubt ??= setTimeout(() => trouble(new Error("no connection")), DOUBT);
+        return;
+      }
+      // Closed means that it will not: refused, or nothing more to come.
       hangUp();
       look();
     });

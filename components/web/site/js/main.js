@@ -1,5 +1,6 @@
 // Which page it is, and the way from one to the next.
 
+import { Trouble } from "./api.js";
 import { h, put } from "./dom.js";
 import { words } from "./language.js";
 import { failed, note } from "./parts.js";
@@ -51,6 +52,15 @@ function match(path) {
 let leaving = new AbortController();
 let seen = 0;
 
+/** A page's module. One that cannot be fetched is told as what it is: there is no way to the server. */
+async function fetchPage(module) {
+  try {
+    return await import(`./pages/${module}.js`);
+  } catch (error) {
+    throw error instanceof TypeError ? new Trouble(0, undefined) : error;
+  }
+}
+
 /** Shows the page that the address names. */
 async function show({ focus = true } = {}) {
   leaving.abort();
@@ -67,7 +77,7 @@ async function show({ focus = true } = {}) {
     if (!module) {
       put(main, h("div", { class: "page narrow stack" }, h("h1", { tabindex: "-1" }, w.lost), h("p", {}, w.lostText), h("p", {}, h("a", { href: "/" }, w.home))));
     } else {
-      const page = await import(`./pages/${module}.js`);
+      const page = await fetchPage(module);
       if (!stillHere()) return;
       const content = page.render({ ...found?.named, query: new URLSearchParams(location.search), signal });
       put(main, content);

@@ -46,7 +46,7 @@ async function load(taskNo, body, signal) {
       if (isFinal(now)) recount();
     }, { signal, trouble: (error) => ((view.cutOff = Boolean(error)), draw(view)) });
   } catch (error) {
-    if (error.name !== "AbortError") put(body, failed(error, () => load(taskNo, body, signal)));
+    if (error.name !== "AbortError") put(body, h("h1", { class: "hush", tabindex: "-1" }, w.title), failed(error, () => load(taskNo, body, signal)));
   }
 }
 

@@ -91,7 +91,8 @@ async function resume(bench) {
     if (running.length && !bench.shown && !chosen.upload) bench.shown = running[0].task_no;
     drawMirror(bench);
   } catch (error) {
-    if (error.name !== "AbortError") console.warn("running tasks are not shown:", error.message);
+    // Then they are in the gallery.
+    if (error.name !== "AbortError" && !(error instanceof Trouble)) console.warn("running tasks are not shown:", error.message);
   }
 }
 
