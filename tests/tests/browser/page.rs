@@ -355,7 +355,7 @@ impl Page {
         let png = self.photograph(json!({"format": "png"})).await.unwrap();
         write(&root().join("target/screenshots").join(format!("{name}.png")), &png);
         if SHOWN.contains(&name) && std::env::var("SCREENSHOTS").is_ok_and(|wish| wish == "keep") {
-            let jpeg = self.photograph(json!({"format": "jpeg", "quality": 84})).await.unwrap();
+            let jpeg = self.photograph(json!({"format": "jpeg", "quality": 80})).await.unwrap();
             write(&root().join("docs/screenshots").join(format!("{name}.jpg")), &jpeg);
         }
     }
