@@ -30,11 +30,9 @@ async fn handle(request: Request) -> impl IntoResponse {
 async fn route(call: Call) -> Result<Reply, Problem> {
     let segments = call.segments()?;
     let path: Vec<&str> = segments.iter().map(String::as_str).collect();
-    match (path.as_slice(), &call.method) {
-        (["api", "tasks", task_no, "events"], &Method::GET) => {
-            let task_no = (*task_no).to_owned();
-            listen(call, task_no).await
-        }
+    let method = call.method.clone();
+    match (path.as_slice(), &method) {
+        (["api", "tasks", task_no, "events"], &Method::GET) => listen(call, (*task_no).to_owned()).await,
         (["api", "tasks", _, "events"], _) => Err(Problem::method_not_allowed("GET")),
         _ => Err(Problem::not_found("address")),
     }

@@ -230,7 +230,7 @@ async fn a_callback_that_got_lost_ends_the_stream_and_whoever_then_reads_brings_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_looks_seldom_and_outlives_what_a_client_waits_for_an_answer() {
-    let world = World::with(Options { request_timeout: Some(Duration::from_secs(1)), ..Options::default() }).await;
+    let world = World::with(Options { request_timeout: Some(Duration::from_secs(3)), ..Options::default() }).await;
     world.fault(Fault::KieDelay { ms: 600_000 });
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
