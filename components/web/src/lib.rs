@@ -109,7 +109,7 @@ fn takes_gzip(accepted: &str) -> bool {
     let mut any = false;
     for entry in accepted.split(',') {
         let (name, weight) = entry.split_once(';').unwrap_or((entry, ""));
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.trim().parse() == Ok(0.0));
+        let refused = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.trim().bytes().all(|digit| b"0.".contains(&digit)));
         match name.trim().to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => return !refused,
             "*" => any = !refused,
