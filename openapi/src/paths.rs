@@ -192,8 +192,8 @@ pub fn parameters() -> Value {
 pub fn headers() -> Value {
     json!({
         "requestId": {"required": true, "description": "Names the request in the operator's log; taken from the request's own if it brought a good one.", "schema": {"type": "string"}},
-        "rateLimit": {"required": true, "description": "What is left of the limit that counted this request (draft-ietf-httpapi-ratelimit-headers).", "schema": {"type": "string"}},
-        "rateLimitPolicy": {"required": true, "description": "That limit.", "schema": {"type": "string"}},
+        "rateLimit": {"description": "What is left of the limit that counted this request (draft-ietf-httpapi-ratelimit-headers). Of reads one in sixty-four is counted.", "schema": {"type": "string"}},
+        "rateLimitPolicy": {"description": "That limit.", "schema": {"type": "string"}},
         "retryAfter": {"description": "Seconds until trying again may help.", "schema": {"type": "integer"}},
     })
 }
@@ -278,10 +278,16 @@ fn sign_in(s: &mut Schemas) -> Vec<Operation> {
             .query("iss", text(), "The provider's name for itself; checked if it is there.")
             .empty(302, "Signed in; to where the person wanted to be.")
             .header(302, "location", "A path of ours.")
-            .header(302, "set-cookie", "The session.")
+            .perhaps_header(
+                302,
+                "set-cookie",
+                text(),
+                "The session; not there for a browser that is not let in and led to a page that says so.",
+            )
             .fails(&[401, 404, 409, 429, 502]),
         of(SignedIn, "post", "/auth/link/{provider}", "addIdentity", "Begin to add a way to sign in")
             .about("For sessions that began within the last hour.")
+            .query("redirect_to", text(), "A path of ours where the person wants to be afterwards.")
             .gives::<wire::GoTo>(s, 200, "Where the page has to go.")
             .header(200, "set-cookie", "Binds the attempt to this browser.")
             .fails(&[403, 404]),
