@@ -67,9 +67,8 @@ async fn who_runs_out_of_credits_buys_ten_and_goes_on() {
         page.picture("account-book").await;
 
         page.click("Studio").await;
-        page.sees("Photos from the last days").await;
-        page.click("Your photo 1").await;
-        page.click("Mullet").await;
+        // What was chosen before paying still is.
+        page.sees("1 picture · 1 credit").await;
         page.click("Make pictures").await;
         balance(page, "9 credits").await;
     })

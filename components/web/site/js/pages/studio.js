@@ -50,11 +50,41 @@ const MOST_BYTES = 10 << 20;
 /** Seconds after which a picture is said to take long. */
 const LONG = 90;
 
-// What somebody has chosen stays while they look at other pages.
+// What somebody has chosen stays while they look at other pages, and while they are away to pay.
 const chosen = { upload: null, styles: new Set(), color: "keep-original", detail: "", model: null, group: "" };
+let owner;
+
+/** Where it is kept while this page is not there: in this tab, for this person. */
+const shelfOf = (user) => `studio of ${user}`;
+
+window.addEventListener("pagehide", () => {
+  if (!owner) return;
+  const { upload, styles, ...rest } = chosen;
+  try {
+    sessionStorage.setItem(shelfOf(owner), JSON.stringify({ ...rest, styles: [...styles], upload: upload && { ...upload, preview: undefined } }));
+  } catch {
+    // Not allowed to remember.
+  }
+});
+
+/** What this person had chosen, whoever was here before. */
+function recall() {
+  const user = person.user?.id;
+  if (!user || user === owner) return;
+  Object.assign(chosen, { upload: null, styles: new Set(), color: "keep-original", detail: "", model: null, group: "" });
+  made = [];
+  owner = user;
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(shelfOf(user)));
+    if (kept) Object.assign(chosen, kept, { styles: new Set(kept.styles) });
+  } catch {
+    // Then it is chosen again.
+  }
+}
 let made = [];
 
 export function render({ signal }) {
+  recall();
   const mirror = h("section", { class: "mirror", "aria-label": w.mirror });
   const shelf = h("section", { class: "stack loose" });
   const till = h("section", { class: "till", "aria-live": "polite" });
