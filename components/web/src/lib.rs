@@ -1,8 +1,6 @@
 //! The console: pages, styles and scripts for people, and the description of the API for developers. All of it is part of this component,
 //! which holds no rights: whatever the pages know, they ask of the API as their reader.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use problem::Problem;
@@ -120,7 +118,7 @@ fn takes_gzip(accepted: &str) -> bool {
 }
 
 /// What is in a gzip file as `build.rs` writes it: a head of ten bytes without extras, and eight bytes of checks behind.
-fn unzip(zipped: &Cow<'static, [u8]>) -> Result<Bytes, Problem> {
+fn unzip(zipped: &[u8]) -> Result<Bytes, Problem> {
     let deflated = zipped.get(10..zipped.len().saturating_sub(8)).unwrap_or_default();
     miniz_oxide::inflate::decompress_to_vec(deflated).map(Bytes::from).map_err(|error| Problem::internal(format!("the site: {error}")))
 }
