@@ -118,7 +118,8 @@ async function resume(bench) {
     const running = tasks.filter((task) => !isFinal(task) && !made.some((known) => known.task_no === task.task_no));
     made = [...made, ...running];
     for (const task of made) if (!isFinal(task)) attend(bench, task.task_no);
-    if (running.length && !bench.shown && !chosen.upload) bench.shown = running[0].task_no;
+    // Unless somebody is about to order the next ones.
+    if (running.length && !bench.shown && !(chosen.upload && chosen.styles.size)) bench.shown = running[0].task_no;
     drawMirror(bench);
   } catch (error) {
     // Then they are in the gallery.
