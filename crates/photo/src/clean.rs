@@ -34,6 +34,10 @@ pub fn clean(file: Bytes) -> Result<Clean, Refusal> {
         Kind::Png => png(file)?,
         Kind::Webp => webp(file)?,
     };
+    // A file that was broken in a certain way may be read as it came and not without what was taken out of it.
+    if inspect(&bytes).ok() != Some(photo) {
+        return Err(Refusal::Damaged);
+    }
     if orientation >= 5 {
         (photo.width, photo.height) = (photo.height, photo.width);
     }

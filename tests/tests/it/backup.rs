@@ -156,7 +156,12 @@ async fn the_restore_drill_loses_nothing() {
     assert_eq!(mode, "wal");
 
     // The old machine is gone; another one takes over the database and the bucket.
-    let task = ada.get(200, "/api/tasks").await.json()["tasks"][0].clone();
+    // But for the addresses, which begin with where the app is.
+    let plain = |mut task: Value| {
+        task["source_url"] = Value::Null;
+        task
+    };
+    let task = plain(ada.get(200, "/api/tasks").await.json()["tasks"][0].clone());
     let (token, graces) = (ada.token().unwrap(), grace.token().unwrap());
     let again = World::with(Options { database: Some(into), ..Options::default() }).await;
     copy(&world.bucket_folder(), &again.bucket_folder());
@@ -171,7 +176,7 @@ async fn the_restore_drill_loses_nothing() {
     }
     let mine = client.send(200, get("/api/tasks", &token)).await.json();
     let done = mine["tasks"].as_array().unwrap().iter().find(|task| task["status"] == "completed").unwrap();
-    assert!(mine["tasks"].as_array().unwrap().contains(&task));
+    assert!(mine["tasks"].as_array().unwrap().iter().cloned().any(|other| plain(other) == task));
     let shown = client.send(200, get(&format!("/api/tasks/{}", done["task_no"].as_str().unwrap()), &token)).await.json();
     assert_eq!(shown["task"]["detail"], WISH, "what is sealed can be opened");
     let link = client.send(302, get(done["result_urls"][0].as_str().unwrap(), &token)).await;

@@ -122,7 +122,7 @@ async fn the_key_figures_cost_four_statements_a_minute() {
     // Who comes in by the address is made an admin, once.
     boss.get(200, "/api/admin/jobs").await;
     // The session, who it is and who vouches for the address; whether the figures are kept, the figures, and keeping them. (One request in some is counted.)
-    within("figures", boss.get(200, "/api/admin/overview").await.calls(), calls(3, 6, 0));
+    within("figures", boss.get(200, "/api/admin/overview").await.calls(), calls(3, 7, 0));
     assert_eq!(read(&boss, "/api/admin/overview").await, calls(2, 2, 0));
 }
 
