@@ -61,35 +61,38 @@ pub fn operations() -> Vec<(String, String)> {
     all.collect()
 }
 
-/// Refuses an answer that is not as described.
+/// Refuses an answer that is not as described. Answers the operation that describes it, if it is one.
 ///
 /// # Panics
 /// Then, with what is wrong.
-pub fn check(method: &str, path: &str, answer: &Answer) {
+fn check(method: &str, path: &str, answer: &Answer) -> Option<&'static Value> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     if PAGES.contains(&segments[0]) || path == "/openapi.json" {
-        return;
+        return None;
     }
     // Nobody of ours was asked, or was left: the host has answered for itself.
     let unsigned = answer.header("x-request-id").is_empty() && answer.body.is_empty();
     if unsigned && [400, 404, 500, 502, 504].contains(&answer.status) {
-        return;
+        return None;
     }
     let contract = contract();
     let Some(methods) = find(&contract.document, &segments) else {
         assert_eq!(answer.status, 404, "an address that is not described is answered: {answer}");
-        return validate(contract, &json!({"$ref": "#/components/responses/404"}), method, answer);
+        contract.validate(&json!({"$ref": "#/components/responses/404"}), method, answer);
+        return None;
     };
     let asked = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
     let Some(operation) = methods.get(&asked) else {
         assert!([404, 405].contains(&answer.status), "a method that is not described is answered: {answer}");
         let named = format!("#/components/responses/{}", answer.status);
-        return validate(contract, &json!({"$ref": named}), method, answer);
+        contract.validate(&json!({"$ref": named}), method, answer);
+        return None;
     };
     let response = operation["responses"].get(answer.status.to_string());
     // A method that an address takes may still be refused for what is in its place: 405 is described by the address itself.
     let response = response.unwrap_or_else(|| panic!("a status that is not described: {answer}"));
-    validate(contract, response, method, answer);
+    contract.validate(response, method, answer);
+    Some(operation)
 }
 
 /// What the description has of an address: literals go before parameters, and a file's key is the rest of the path.
@@ -103,25 +106,6 @@ fn find<'d>(document: &'d Value, segments: &[&str]) -> Option<&'d Value> {
     };
     let parameters = |path: &str| path.matches('{').count();
     paths.iter().filter(|(path, _)| fits(path)).min_by_key(|(path, _)| parameters(path)).map(|(_, methods)| methods)
-}
-
-fn validate(contract: &Contract, response: &Value, method: &str, answer: &Answer) {
-    let response = match response.get("$ref").and_then(Value::as_str) {
-        Some(to) => contract.document.pointer(to.trim_start_matches('#')).unwrap(),
-        None => response,
-    };
-    let Some(content) = response.get("content").and_then(Value::as_object) else {
-        assert!(answer.body.is_empty(), "a body that is not described: {answer}");
-        return;
-    };
-    let kind = answer.header("content-type");
-    let described = content.get(kind.split(';').next().unwrap_or_default());
-    let described = described.unwrap_or_else(|| panic!("a type that is not described ({kind}): {answer}"));
-    if method == "HEAD" || !kind.contains("json") {
-        return;
-    }
-    let wrong = contract.wrong(&described["schema"], &answer.json());
-    assert!(wrong.is_empty(), "not as described: {wrong}\n{answer}");
 }
 
 /// A request as it was sent.
@@ -147,12 +131,9 @@ impl Asked {
 /// # Panics
 /// Then, with what is wrong.
 pub fn check_exchange(asked: &Asked, answer: &Answer) {
-    check(&asked.method, asked.url.path(), answer);
-    let contract = contract();
-    let segments: Vec<&str> = asked.url.path().trim_matches('/').split('/').collect();
-    let method = if asked.method == "HEAD" { "get".to_owned() } else { asked.method.to_lowercase() };
-    let operation = find(&contract.document, &segments).and_then(|methods| methods.get(&method));
+    let operation = check(&asked.method, asked.url.path(), answer);
     let Some(operation) = operation.filter(|_| !answer.header("x-request-id").is_empty()) else { return };
+    let contract = contract();
     let response = contract.resolved(&operation["responses"][answer.status.to_string()]);
     for (name, header) in response["headers"].as_object().into_iter().flatten() {
         let must = contract.resolved(header)["required"] == true;
@@ -168,6 +149,22 @@ impl Contract {
     fn resolved<'v>(&'v self, value: &'v Value) -> &'v Value {
         let to = value.get("$ref").and_then(Value::as_str);
         to.map_or(value, |to| self.document.pointer(to.trim_start_matches('#')).unwrap())
+    }
+
+    /// Refuses a body, or a type of one, that is not as a response describes it.
+    fn validate(&self, response: &Value, method: &str, answer: &Answer) {
+        let Some(content) = self.resolved(response).get("content").and_then(Value::as_object) else {
+            assert!(answer.body.is_empty(), "a body that is not described: {answer}");
+            return;
+        };
+        let kind = answer.header("content-type");
+        let described = content.get(kind.split(';').next().unwrap_or_default());
+        let described = described.unwrap_or_else(|| panic!("a type that is not described ({kind}): {answer}"));
+        if method == "HEAD" || !kind.contains("json") {
+            return;
+        }
+        let wrong = self.wrong(&described["schema"], &answer.json());
+        assert!(wrong.is_empty(), "not as described: {wrong}\n{answer}");
     }
 
     /// Refuses what was accepted and is not described.

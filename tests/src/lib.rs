@@ -465,6 +465,15 @@ impl World {
         text
     }
 
+    /// Waits until the AI provider is done with all that it was asked for.
+    pub async fn until_done_at_provider(&self) {
+        let done = async || {
+            let tasks = self.control().kie_tasks();
+            if !tasks.is_empty() && tasks.iter().all(|task| task.outcome.is_some()) { Ok(()) } else { Err(format!("{tasks:?}")) }
+        };
+        self.until("the provider to finish", done).await;
+    }
+
     /// Asks until `look` answers something.
     pub async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
         let deadline = Instant::now() + PATIENCE;

@@ -207,20 +207,20 @@ async fn file(call: &Call, key: &str) -> Result<Reply, Problem> {
 /// What one's own file is called when it is saved: `photo-1a2b3c.jpg`, or after its hairstyle `bob-cut-1a2b3c-1.png`. `None`: it is not theirs.
 async fn name_of_own(caller: &SignedIn, key: &str) -> Result<Option<String>, Problem> {
     let segments: Vec<&str> = key.split('/').collect();
-    let (sql, parameters, end): (&str, Vec<Value>, &str) = match segments.as_slice() {
-        ["cache", user_id, file] if *user_id == caller.user_id => (
+    let (sql, parameters): (&str, Vec<Value>) = match segments.as_slice() {
+        ["cache", user_id, _] if *user_id == caller.user_id => (
             "SELECT 'photo' FROM uploads WHERE key = ?1 AND user_id = ?2 AND status = 'stored' AND expires_at > ?3",
             vec![key.into(), caller.user_id.as_str().into(), clock::now().into()],
-            file.rsplit('_').next().unwrap_or_default(),
         ),
-        ["result", "hairstyle", task_id, file] => (
+        ["result", "hairstyle", task_id, _] => (
             "SELECT (input_params ->> 'hairstyle') || '-' || substr(task_no, -6) FROM ai_tasks, json_each(result_urls) \
              WHERE ai_tasks.id = ?1 AND user_id = ?2 AND status = 'completed' AND value = '/files/' || ?3",
             vec![(*task_id).into(), caller.user_id.as_str().into(), key.into()],
-            file.rsplit('_').next().unwrap_or_default(),
         ),
         _ => return Ok(None),
     };
+    // Both kinds of keys end with an underscore and what tells them apart.
+    let end = key.rsplit('_').next().unwrap_or_default();
     Ok(database::one(sql, parameters).await?.map(|row| format!("{}-{end}", row.text(0))))
 }
 

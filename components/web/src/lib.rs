@@ -102,19 +102,9 @@ fn content_type(path: &str) -> &'static str {
     }
 }
 
-/// Whether an `Accept-Encoding` takes gzip: named, or meant by `*`, and not with a weight of zero (RFC 9110, 12.5.3).
+/// Whether an `Accept-Encoding` takes gzip: named, or meant by `*` (RFC 9110, 12.5.3).
 fn takes_gzip(accepted: &str) -> bool {
-    let mut any = false;
-    for entry in accepted.split(',') {
-        let (name, weight) = entry.split_once(';').unwrap_or((entry, ""));
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.trim().bytes().all(|digit| b"0.".contains(&digit)));
-        match name.trim().to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => return !refused,
-            "*" => any = !refused,
-            _ => {}
-        }
-    }
-    any
+    ["gzip", "x-gzip", "*"].iter().find_map(|name| service::accepts(accepted, name)).unwrap_or_default()
 }
 
 /// What is in a gzip file as `build.rs` writes it: a head of ten bytes without extras, and eight bytes of checks behind.

@@ -159,13 +159,7 @@ impl Call {
     /// Whether a browser goes here, which would show its reader a page: `Accept` names `text/html`, with a weight above zero.
     #[must_use]
     pub fn takes_html(&self) -> bool {
-        self.header("accept").unwrap_or_default().split(',').any(|entry| {
-            let (kind, parameters) = entry.split_once(';').unwrap_or((entry, ""));
-            let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
-            // Reading a number would bring 15 KiB along.
-            let is_zero = |weight: &str| weight.trim().bytes().all(|digit| b"0.".contains(&digit));
-            kind.trim().eq_ignore_ascii_case("text/html") && !weight.is_some_and(is_zero)
-        })
+        accepts(self.header("accept").unwrap_or_default(), "text/html").unwrap_or_default()
     }
 
     /// The token of `Authorization: Bearer`; the scheme's name may be written in any case (RFC 9110, 11.1).
@@ -262,6 +256,20 @@ impl Call {
     pub fn note_budget(&self, budget: Budget) {
         *self.noted.budget.lock().unwrap_or_else(PoisonError::into_inner) = Some(budget);
     }
+}
+
+/// Whether a list such as `Accept` or `Accept-Encoding` takes something: `None` where it does not name it, no where its weight is zero
+/// (RFC 9110, 12.4.2).
+#[must_use]
+pub fn accepts(list: &str, name: &str) -> Option<bool> {
+    // Reading a number would bring 15 KiB along.
+    let is_zero = |weight: &str| weight.trim().bytes().all(|digit| b"0.".contains(&digit));
+    let named = list.split(',').filter_map(|entry| {
+        let (entry, parameters) = entry.split_once(';').unwrap_or((entry, ""));
+        let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+        entry.trim().eq_ignore_ascii_case(name).then(|| !weight.is_some_and(is_zero))
+    });
+    named.reduce(|one, other| one || other)
 }
 
 /// Serves one request of a component.

@@ -83,11 +83,7 @@ async fn a_callback_costs_one_question_one_download_and_one_copy() {
     world.fault(Fault::KieNoCallback);
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
-    let done = async || {
-        let tasks = world.control().kie_tasks();
-        if tasks[0].outcome.is_some() { Ok(()) } else { Err(format!("{tasks:?}")) }
-    };
-    world.until("the provider to finish", done).await;
+    world.until_done_at_provider().await;
     let callback = Callback::about(&world, &task);
     let answer = callback.send(&world, 200).await;
     within("a callback", answer.calls(), calls(2, 3, 3));

@@ -166,11 +166,7 @@ async fn two_sweeps_at_once_finish_a_task_once() {
     world.fault(Fault::KieNoCallback);
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
-    let done = async || {
-        let tasks = world.control().kie_tasks();
-        if tasks[0].outcome.is_some() { Ok(()) } else { Err(format!("{tasks:?}")) }
-    };
-    world.until("the provider to finish", done).await;
+    world.until_done_at_provider().await;
     world.db_tasks_are_due();
     let (one, other) = futures::join!(world.sweep(), world.sweep());
     // The one that came second was told so, or found nothing more to do.

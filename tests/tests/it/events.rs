@@ -104,11 +104,7 @@ async fn unheard(world: &World) -> (Person, String) {
     world.fault(Fault::KieNoCallback);
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
-    let done = async || {
-        let tasks = world.control().kie_tasks();
-        if tasks[0].outcome.is_some() { Ok(()) } else { Err(format!("{tasks:?}")) }
-    };
-    world.until("the provider to finish", done).await;
+    world.until_done_at_provider().await;
     (ada, task)
 }
 

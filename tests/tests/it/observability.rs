@@ -66,11 +66,7 @@ async fn a_request_s_line_counts_what_the_host_counts() {
     let answer = ada.post_json(202, "/api/tasks", &json!({"upload_id": upload, "hairstyles": ["bob-cut", "afro"]})).await;
     let line = counted(&world, &answer);
     assert_eq!((&line["services"]["kie"]["calls"], &line["route"], &line["path"]), (&json!(2), &json!("/api/tasks"), &json!("/api/tasks")));
-    let done = async || {
-        let tasks = world.control().kie_tasks();
-        if tasks.iter().all(|task| task.outcome.is_some()) { Ok(()) } else { Err(format!("{tasks:?}")) }
-    };
-    world.until("the provider to finish", done).await;
+    world.until_done_at_provider().await;
     let task = answer.json()["tasks"][0]["task_no"].as_str().unwrap().to_owned();
     let line = counted(&world, &Callback::about(&world, &task).send(&world, 200).await);
     let services: Vec<_> = line["services"].as_object().unwrap().keys().cloned().collect();

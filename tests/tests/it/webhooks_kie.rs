@@ -25,16 +25,8 @@ async fn finished_unheard() -> (World, e2e::Person, String) {
     world.fault(Fault::KieNoCallback);
     let ada = world.sign_in("ada@example.com").await;
     let task = ada.order_one().await;
-    done_at_provider(&world).await;
+    world.until_done_at_provider().await;
     (world, ada, task)
-}
-
-async fn done_at_provider(world: &World) {
-    let done = async || {
-        let tasks = world.control().kie_tasks();
-        if !tasks.is_empty() && tasks.iter().all(|task| task.outcome.is_some()) { Ok(()) } else { Err(format!("{tasks:?}")) }
-    };
-    world.until("the provider to finish", done).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +226,7 @@ async fn a_result_that_breaks_off_is_fetched_again() {
 async fn a_result_that_comes_in_drops_holds_nobody_up() {
     let (world, ada, slow) = finished_unheard().await;
     let quick = ada.order(&["afro"]).await.remove(0);
-    done_at_provider(&world).await;
+    world.until_done_at_provider().await;
     // A byte now and then, for as long as one listens: of the first picture, whose prompt is about a bob.
     let drip = Fault::KieResultIs { serves: ServedResult::Drip, to: None, bytes: None, status: None, ms: Some(200) };
     world.fault(drip.matching("bob"));

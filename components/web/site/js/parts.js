@@ -274,5 +274,3 @@ export function icon(name) {
     (PATHS[name] ?? []).map((d) => svg("path", { d })),
   );
 }
-
-export { put };

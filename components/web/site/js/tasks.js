@@ -1,8 +1,7 @@
 // Tasks in words and pictures, as several pages show them.
 
 import { get, post, wish } from "./api.js";
-import { words } from "./language.js";
-import { number } from "./language.js";
+import { number, words } from "./language.js";
 import { recount, setCredits } from "./person.js";
 
 const w = words({

@@ -51,7 +51,8 @@ const MOST_BYTES = 10 << 20;
 const LONG = 90;
 
 // What somebody has chosen stays while they look at other pages, and while they are away to pay.
-const chosen = { upload: null, styles: new Set(), color: "keep-original", detail: "", model: null, group: "" };
+const nothing = () => ({ upload: null, styles: new Set(), color: "keep-original", detail: "", model: null, group: "" });
+const chosen = nothing();
 let owner;
 
 /** Where it is kept while this page is not there: in this tab, for this person. */
@@ -71,7 +72,7 @@ window.addEventListener("pagehide", () => {
 function recall() {
   const user = person.user?.id;
   if (!user || user === owner) return;
-  Object.assign(chosen, { upload: null, styles: new Set(), color: "keep-original", detail: "", model: null, group: "" });
+  Object.assign(chosen, nothing());
   made = [];
   owner = user;
   try {
@@ -256,14 +257,14 @@ function drawMirror(bench) {
 function photoFace(bench) {
   const input = h("input", { type: "file", accept: "image/jpeg,image/png,image/webp", class: "hush", id: "photo", tabindex: "-1", "aria-label": w.photo, onchange: () => input.files[0] && take(bench, input.files[0]) });
   const pick = (text, kind) => button(text, { kind, icon: "upload", onclick: () => input.click() });
-  const snap = navigator.mediaDevices?.getUserMedia && button(w.camera, { kind: "", icon: "camera", onclick: () => openCamera(bench) });
+  const snap = (kind) => navigator.mediaDevices?.getUserMedia && button(w.camera, { kind, icon: "camera", onclick: () => openCamera(bench) });
   const picture = bench.sending ?? chosen.upload?.preview ?? (chosen.upload && pathOf(chosen.upload.url));
   if (picture) {
     return h(
       "div",
       { class: "glass" },
       h("img", { src: picture, alt: w.photoAlt, onerror: () => forget(bench) }),
-      bench.sending ? h("p", { class: "over", role: "status" }, h("span", { class: "spin" }), w.sending) : h("div", { class: "row corner" }, pick(w.other, "slim"), snap && button(w.camera, { kind: "slim", icon: "camera", onclick: () => openCamera(bench) })),
+      bench.sending ? h("p", { class: "over", role: "status" }, h("span", { class: "spin" }), w.sending) : h("div", { class: "row corner" }, pick(w.other, "slim"), snap("slim")),
       input,
     );
   }
@@ -272,7 +273,7 @@ function photoFace(bench) {
     { class: "glass drop" },
     h("img", { src: asset("img/favicon.svg"), alt: "", width: 56, height: 56 }),
     h("p", {}, w.drop),
-    h("div", { class: "row" }, pick(w.choose, "primary"), snap),
+    h("div", { class: "row" }, pick(w.choose, "primary"), snap()),
     h("p", { class: "muted tiny" }, w.rules),
     input,
   );
