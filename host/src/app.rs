@@ -258,6 +258,14 @@ impl App {
         Server::open(self.clone(), address).await
     }
 
+    /// Opens a door on a socket that listens already: for whoever has to know the address before the app starts.
+    ///
+    /// # Errors
+    /// When the socket is of no use.
+    pub fn serve_on(&self, listener: tokio::net::TcpListener) -> Result<Server> {
+        Server::open_on(self.clone(), listener)
+    }
+
     /// Host calls of all requests so far.
     #[must_use]
     pub fn call_counters(&self) -> HostCalls {

@@ -29,6 +29,10 @@ impl Server {
     pub(crate) async fn open(app: App, address: SocketAddr) -> Result<Self> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: is something else running there?"))?;
+        Self::open_on(app, listener)
+    }
+
+    pub(crate) fn open_on(app: App, listener: TcpListener) -> Result<Self> {
         let address = listener.local_addr()?;
         let (closing, closed) = watch::channel(false);
         let task = tokio::spawn(accept(app, listener, closed));

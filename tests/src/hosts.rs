@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rusqlite::{Connection, Params};
@@ -128,6 +128,23 @@ impl Process {
 
     /// Starts it, again, at its address.
     pub(crate) fn resume(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut child = self.spawn();
+        while std::net::TcpStream::connect(self.address).is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
+                // Its port may be taken for a moment: a program that another test is just starting holds copies of all our sockets until it
+                // is loaded, also of the one that kept this port.
+                assert!(Instant::now() < deadline, "the host ended with {status}: {:?}", self.logs());
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                child = self.spawn();
+            }
+            assert!(Instant::now() < deadline, "the host does not listen on {}", self.address);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+    }
+
+    fn spawn(&self) -> Child {
         let mut child = Command::new(program())
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -141,15 +158,11 @@ impl Process {
                 logs.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        let deadline = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(self.address).is_err() {
-            if let Ok(Some(status)) = child.try_wait() {
-                panic!("the host ended with {status}: {:?}", self.logs.lock().unwrap_or_else(PoisonError::into_inner));
-            }
-            assert!(Instant::now() < deadline, "the host does not listen on {}", self.address);
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        child
+    }
+
+    fn logs(&self) -> MutexGuard<'_, Vec<String>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `kill -9`.

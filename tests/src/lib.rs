@@ -187,9 +187,9 @@ impl World {
             std::fs::write(file, migrated()).unwrap();
         }
 
-        // The app has to know its address before it starts; the listener keeps the port until it does.
-        let port = free_port();
-        let listen: SocketAddr = port.local_addr().unwrap();
+        // The app has to know its address before it starts, so its door is there before it.
+        let door = free_port();
+        let listen: SocketAddr = door.local_addr().unwrap();
         let address = Url::parse(&format!("http://{listen}")).unwrap();
         let sandbox = Sandbox::start(sandbox::Config {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -231,18 +231,11 @@ impl World {
             None if options.processes.is_some() => host::KvLocation::File(folder.path().join("key-value.db")),
             None => host::KvLocation::Memory,
         });
-        let ports: Vec<TcpListener> = if two_hosts { vec![free_port(), free_port()] } else { Vec::new() };
-        let listening: Vec<SocketAddr> =
-            if two_hosts { ports.iter().map(|port| port.local_addr().unwrap()).collect() } else { vec![listen] };
-        drop(ports);
-        let balancer = if two_hosts {
-            Some(Balancer::start(port, listening.clone()))
-        } else {
-            drop(port);
-            None
-        };
+        let (doors, balanced) = if two_hosts { (vec![free_port(), free_port()], Some(door)) } else { (vec![door], None) };
+        let listening: Vec<SocketAddr> = doors.iter().map(|door| door.local_addr().unwrap()).collect();
+        let balancer = balanced.map(|door| Balancer::start(door, listening.clone()));
         let mut hosts = Vec::new();
-        for &listen in &listening {
+        for door in doors {
             hosts.push(match options.processes {
                 None => {
                     let app = runtime
@@ -259,12 +252,15 @@ impl World {
                         })
                         .await
                         .unwrap();
-                    let server = app.serve(listen).await.unwrap();
+                    door.set_nonblocking(true).unwrap();
+                    let server = app.serve_on(tokio::net::TcpListener::from_std(door).unwrap()).unwrap();
                     Host::Here { app, _server: server }
                 }
                 Some(more) => {
                     let config = folder.path().join("runtime-config.toml");
                     std::fs::write(&config, runtime_config(&sqlite, &key_value)).unwrap();
+                    let listen = door.local_addr().unwrap();
+                    drop(door);
                     Host::Process(Process::start(listen, &config, &variables, more, Arc::clone(&logs)))
                 }
             });

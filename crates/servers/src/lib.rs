@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -156,15 +156,15 @@ fn told(error: io::Error) -> String {
     error.to_string()
 }
 
-/// An address below those the system gives to outgoing connections, so that none can take it between choosing and listening.
+/// An address below those the system gives to outgoing connections, so that none can take it between choosing and listening. It is found by
+/// knocking: a listener of our own would be copied into each program that is just being started beside us, and be there a moment longer.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 25).unwrap_or_default() * 100;
     loop {
         let port = 30_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 2_700;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port))
-            && let Ok(address) = listener.local_addr()
-        {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpStream::connect(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             return address;
         }
         thread::sleep(Duration::from_millis(1));
