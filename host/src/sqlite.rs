@@ -1,7 +1,7 @@
 //! `spin:sqlite@3.1.0`: which database a label stands for, and local files. Servers are in `libsql.rs`.
 //!
 //! A guest's connection is a connection of its own, opened lazily. Statements run on blocking threads: a writer may wait up to five
-//! seconds for a lock. Only a read that proves to be short is done on the async thread it comes from; one that does not is begun anew
+//! seconds for a lock. The writers of a file stand in a line ([`Line`]). Only a read that proves to be short is done on the async thread it comes from; one that does not is begun anew
 //! on a blocking one. A result of usual size is read to its end there and then, so the connection is free at once; a longer one streams,
 //! and the next statement waits for it without holding an async thread.
 
@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{
@@ -21,7 +21,11 @@ use rusqlite::{
     hooks::{AuthAction, AuthContext, Authorization},
     types::ValueRef,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedMutexGuard, mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::Statements;
 
@@ -37,7 +41,7 @@ pub(crate) const BATCH: usize = 100;
 /// A read that takes more steps of SQLite's machine is not done on an async thread: some tenths of a millisecond.
 const SHORT_STEPS: std::ffi::c_int = 10_000;
 
-/// How long a statement waits for a lock, as in Spin.
+/// How long a statement waits until it may write, as in Spin.
 const BUSY: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 128;
@@ -67,9 +71,16 @@ impl std::fmt::Debug for SqliteLocation {
     }
 }
 
+/// The line of this host's writers of a file.
+///
+/// A file has one writer at a time. SQLite lets the others knock again after pauses that grow to a tenth of a second, so the file lies idle while
+/// all of them pause, and who came first is not served first. In a line the next one begins when the last has ended. Programs elsewhere
+/// that write the same file still knock, and are knocked for.
+type Line = Arc<tokio::sync::Mutex<()>>;
+
 /// A database of a running application.
 pub(crate) enum Database {
-    File(PathBuf),
+    File(PathBuf, Line),
     Libsql(Arc<libsql::Server>),
 }
 
@@ -77,7 +88,7 @@ impl Database {
     /// Nothing is connected yet.
     pub(crate) fn open(location: SqliteLocation) -> anyhow::Result<Self> {
         Ok(match location {
-            SqliteLocation::File(path) => Self::File(path),
+            SqliteLocation::File(path) => Self::File(path, Line::default()),
             SqliteLocation::Libsql { url, token } => Self::Libsql(Arc::new(libsql::Server::new(&url, &token)?)),
         })
     }
@@ -127,6 +138,7 @@ impl Backend {
 /// A connection to a file: the connection itself and the two numbers one may ask of it.
 pub(crate) struct Shared {
     path: PathBuf,
+    writers: Line,
     database: Mutex<Option<rusqlite::Connection>>,
     changes: AtomicU64,
     last_insert_rowid: AtomicI64,
@@ -135,10 +147,19 @@ pub(crate) struct Shared {
     reads: Mutex<HashSet<String>>,
 }
 
+/// What a writer does about the line.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// It waits for its turn, on a thread that may wait.
+    Wait,
+    /// It knocks like a program elsewhere: where it runs, nothing may wait.
+    Leave,
+}
+
 impl Connection {
     pub(crate) fn new(database: &Database, statements: Option<Statements>) -> Self {
         Self(match database {
-            Database::File(path) => Backend::File(Arc::new(Shared::new(path, statements))),
+            Database::File(path, writers) => Backend::File(Arc::new(Shared::new(path, writers.clone(), statements))),
             Database::Libsql(server) => Backend::Libsql(Arc::new(libsql::Remote::new(server.clone()))),
         })
     }
@@ -170,9 +191,10 @@ pub(crate) enum Rest {
 type Stream = (mpsc::Sender<Vec<RowResult>>, oneshot::Sender<Result<(), Error>>);
 
 impl Shared {
-    fn new(path: &Path, statements: Option<Statements>) -> Self {
+    fn new(path: &Path, writers: Line, statements: Option<Statements>) -> Self {
         Self {
             path: path.to_owned(),
+            writers,
             database: Mutex::default(),
             changes: AtomicU64::new(0),
             last_insert_rowid: AtomicI64::new(0),
@@ -248,7 +270,7 @@ impl Shared {
         let mut stream: Option<Stream> = None;
         let mut first_columns = Vec::new();
         let result = self.with(|database| {
-            self.step_with(database, statement, parameters, &mut columns, |columns, row| {
+            self.step_with(database, statement, parameters, &mut columns, Turn::Wait, |columns, row| {
                 bytes += size(&row);
                 rows.push(row);
                 match &stream {
@@ -288,7 +310,7 @@ impl Shared {
         columns: &mut Vec<String>,
         mut take: impl FnMut(RowResult) -> bool,
     ) -> Result<(), Error> {
-        self.step_with(database, statement, parameters, columns, |_, row| take(row))
+        self.step_with(database, statement, parameters, columns, Turn::Leave, |_, row| take(row))
     }
 
     fn step_with(
@@ -297,12 +319,16 @@ impl Shared {
         statement: &str,
         parameters: Vec<Value>,
         columns: &mut Vec<String>,
+        turn: Turn,
         mut take: impl FnMut(&Vec<String>, RowResult) -> bool,
     ) -> Result<(), Error> {
         // What follows the first statement of a text is left out, as in Spin. (A plain `prepare` would look at it and complain.)
         if has_more(statement) {
             match Batch::new(database, statement).next().map_err(explain)? {
-                Some(mut prepared) => read(&mut prepared, parameters, columns, &mut take)?,
+                Some(mut prepared) => {
+                    let _turn = self.stand_in_line(database, &prepared, turn)?;
+                    read(&mut prepared, parameters, columns, &mut take)?;
+                }
                 None => return Ok(()),
             }
         } else {
@@ -314,7 +340,9 @@ impl Shared {
                     reads.insert(statement.to_owned());
                 }
             }
+            let turn = self.stand_in_line(database, &prepared, turn)?;
             let outcome = read(&mut prepared, parameters, columns, &mut take);
+            drop(turn);
             if let Some(statements) = &self.statements {
                 statements.note(statement, &prepared);
             }
@@ -325,12 +353,37 @@ impl Shared {
         Ok(())
     }
 
+    /// Waits until it is this statement's turn to write. Waiting in line and for a lock take [`BUSY`] together at most; whose time is up in the line
+    /// hears from SQLite what is in the way. One that only reads need not wait, and one in a transaction must not: it may hold the lock that whoever
+    /// is first in line waits for.
+    fn stand_in_line(
+        &self,
+        database: &rusqlite::Connection,
+        statement: &rusqlite::Statement<'_>,
+        turn: Turn,
+    ) -> Result<Option<OwnedMutexGuard<()>>, Error> {
+        let Turn::Wait = turn else { return Ok(None) };
+        if statement.readonly() || !database.is_autocommit() {
+            return Ok(None);
+        }
+        if let Ok(turn) = self.writers.clone().try_lock_owned() {
+            return Ok(Some(turn));
+        }
+        let arrived = Instant::now();
+        let turn = Handle::current().block_on(timeout(BUSY, self.writers.clone().lock_owned())).ok();
+        database.busy_timeout(BUSY.saturating_sub(arrived.elapsed())).map_err(explain)?;
+        Ok(turn)
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut rusqlite::Connection) -> Result<T, Error>) -> Result<T, Error> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
             *database = Some(open(&self.path)?);
         }
-        work(database.as_mut().expect("opened above"))
+        let database = database.as_mut().expect("opened above");
+        // Whoever stood in line before had less.
+        database.busy_timeout(BUSY).map_err(explain)?;
+        work(database)
     }
 }
 
@@ -417,7 +470,11 @@ mod tests {
     use super::*;
 
     fn connection(folder: &tempfile::TempDir) -> Arc<Shared> {
-        Arc::new(Shared::new(&folder.path().join("a.db"), None))
+        another(folder, &Line::default())
+    }
+
+    fn another(folder: &tempfile::TempDir, writers: &Line) -> Arc<Shared> {
+        Arc::new(Shared::new(&folder.path().join("a.db"), writers.clone(), None))
     }
 
     async fn text(shared: &Arc<Shared>, sql: &str) -> Result<String, String> {
@@ -453,6 +510,58 @@ mod tests {
         }
         assert!(text(&db, long).await.expect("counted").contains("Integer(100000)"), "what takes long is done all the same");
         assert!(text(&db, "SELECT count(*) FROM t").await.expect("read").contains("Integer(1)"), "and nothing was done twice");
+    }
+
+    #[tokio::test]
+    async fn writers_stand_in_a_line_and_readers_pass_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let line = Line::default();
+        let (first, second) = (another(&folder, &line), another(&folder, &line));
+        text(&first, "CREATE TABLE t (x)").await.expect("created");
+        let turn = line.clone().lock_owned().await;
+        let writer = tokio::spawn(async move { text(&second, "INSERT INTO t VALUES (1)").await });
+        for _ in 0..20 {
+            assert!(text(&first, "SELECT count(*) FROM t").await.expect("read").contains("Integer(0)"), "it is not its turn");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(turn);
+        writer.await.expect("no panic").expect("written");
+        assert!(text(&first, "SELECT count(*) FROM t").await.expect("read").contains("Integer(1)"));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_in_line_and_for_a_lock_waits_no_longer_than_for_a_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let line = Line::default();
+        let (holder, first, second) = (another(&folder, &line), another(&folder, &line), another(&folder, &line));
+        text(&holder, "CREATE TABLE t (x)").await.expect("created");
+        text(&holder, "BEGIN IMMEDIATE").await.expect("begun");
+        let begun = Instant::now();
+        let write = async |writer: &Arc<Shared>| text(writer, "INSERT INTO t VALUES (1)").await;
+        let (one, other) = tokio::join!(write(&first), write(&second));
+        for outcome in [one, other] {
+            assert_eq!(outcome.expect_err("somebody else writes all the time"), "database is locked");
+        }
+        assert!(begun.elapsed() < BUSY * 2, "one after the other");
+        text(&holder, "ROLLBACK").await.expect("ended");
+        write(&second).await.expect("written, with all the time there is");
+    }
+
+    #[tokio::test]
+    async fn a_transaction_does_not_wait_for_those_who_wait_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let line = Line::default();
+        let (first, second) = (another(&folder, &line), another(&folder, &line));
+        text(&first, "CREATE TABLE t (x)").await.expect("created");
+        text(&first, "BEGIN IMMEDIATE").await.expect("begun");
+        // Its turn comes at once, and then it waits for the lock.
+        let writer = tokio::spawn(async move { text(&second, "INSERT INTO t VALUES (2)").await });
+        while line.try_lock().is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        text(&first, "INSERT INTO t VALUES (1)").await.expect("written, with the lock it has");
+        text(&first, "COMMIT").await.expect("done");
+        writer.await.expect("no panic").expect("written when the lock was free");
     }
 
     #[tokio::test]
