@@ -91,10 +91,11 @@ async fn show(State(twin): State<Arc<Twin>>, Path(task_no): Path<String>, header
     let mut response = match answer {
         Ok(Some(view)) => {
             let etag = format!(
-                "\"{}-{}-{}\"",
+                "\"{}-{}-{}-{}\"",
                 text(&view["status"]),
                 view["updated_at"],
-                (view["progress"].as_f64().unwrap_or(0.0) * 100.0) as i64
+                (view["progress"].as_f64().unwrap_or(0.0) * 100.0) as i64,
+                u8::from(!view["source_url"].is_null())
             );
             let running = !matches!(text(&view["status"]), "completed" | "failed");
             let body = serde_json::to_vec(&json!({"task": view})).unwrap_or_default();
@@ -145,8 +146,9 @@ impl Twin {
             return Ok((cached["user_id"] == user_id.as_str()).then(|| cached["view"].take()));
         }
         let sql = "SELECT id, task_no, user_id, status, input_params, result_urls, failure_reason, external_provider, external_task_id, price, \
-                   attempts, created_at, updated_at, completed_at, status = 'processing' AND next_attempt_at <= ?3 AND claimed_until <= ?3 \
-                   FROM ai_tasks WHERE task_no = ?1 AND user_id = ?2";
+                   attempts, created_at, updated_at, completed_at, status = 'processing' AND next_attempt_at <= ?3 AND claimed_until <= ?3, \
+                   (SELECT '/files/' || u.key FROM uploads u WHERE u.id = ai_tasks.input_params ->> 'upload_id' AND u.status = 'stored' \
+                   AND u.expires_at > unixepoch()) FROM ai_tasks WHERE task_no = ?1 AND user_id = ?2";
         let mut statement = database.prepare_cached(sql)?;
         let view = statement.query_row(params![task_no, user_id, now], |row| {
             let id: String = row.get(0)?;
@@ -161,11 +163,12 @@ impl Twin {
                 _ => 0.0,
             };
             let detail = parameters["detail"].as_str().and_then(|sealed| self.keys.open(&format!("wish of {id}"), sealed));
+            let source = row.get::<_, Option<String>>(15)?.map(|path| format!("{}{path}", self.options.public_url));
             let results: Vec<_> = results.iter().map(|path| format!("{}{path}", self.options.public_url)).collect();
             Ok(json!({
                 "task_no": row.get::<_, String>(1)?, "status": status, "progress": (progress * 100.0).round() / 100.0,
                 "hairstyle": parameters["hairstyle"], "hair_color": parameters["hair_color"], "detail": detail, "model": parameters["model"],
-                "upload_id": parameters["upload_id"], "price": row.get::<_, i64>(9)?, "result_urls": results,
+                "upload_id": parameters["upload_id"], "price": row.get::<_, i64>(9)?, "result_urls": results, "source_url": source,
                 "failure_reason": row.get::<_, Option<String>>(6)?, "created_at": created_at, "updated_at": row.get::<_, i64>(12)?,
                 "completed_at": row.get::<_, Option<i64>>(13)?,
             }))

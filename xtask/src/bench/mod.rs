@@ -207,7 +207,7 @@ fn of_app(app: &App, twin: SocketAddr) -> Result<(Vec<Target>, Vec<u8>, Vec<u8>)
     let person = Person::sign_in(app.address, "bench")?;
     let database = app.database()?;
     webhook::give(&database, &person.id, 4)?;
-    let (upload, running) = person.order_one()?;
+    let (_, running) = person.order_one()?;
     let fault = r#"{"fault":"kie.delay","ms":10,"times":1}"#;
     let answer = Connection::open(app.sandbox)?.send(&request(
         "POST",
@@ -220,7 +220,11 @@ fn of_app(app: &App, twin: SocketAddr) -> Result<(Vec<Target>, Vec<u8>, Vec<u8>)
     }
     let (_, done) = person.order_one()?;
     person.wait_completed(&done)?;
-    let mut payments = Payments::prepare(&database, &person.id, 20_000)?;
+    // Whoever orders and uploads is somebody else than whoever reads: what one has does not grow while it is read.
+    let busy = Person::sign_in(app.address, "busy")?;
+    webhook::give(&database, &busy.id, 4)?;
+    let (upload, _) = busy.order_one()?;
+    let mut payments = Payments::prepare(&database, 20_000)?;
     let (running, done) = (person.get(&format!("/api/tasks/{running}")), person.get(&format!("/api/tasks/{done}")));
     let session = person.get("/auth/session");
     let to = app.address;
@@ -235,8 +239,8 @@ fn of_app(app: &App, twin: SocketAddr) -> Result<(Vec<Target>, Vec<u8>, Vec<u8>)
         Target::new("GET /api/tasks/{no}, final", to, 200, done),
         Target::new("GET /api/tasks", to, 200, person.get("/api/tasks")),
         Target::new("GET /api/me/credits", to, 200, person.get("/api/me/credits")),
-        Target::new("POST /api/tasks", to, 202, person.order(&upload)),
-        Target::new("POST /api/uploads, 162 KiB", to, 201, person.upload()?),
+        Target::new("POST /api/tasks", to, 202, busy.order(&upload)),
+        Target::new("POST /api/uploads, 162 KiB", to, 201, busy.upload()?),
         Target::making("POST /webhooks/creem", to, 200, move || Rc::new(payments.next())),
     ];
     Ok((targets, running, session))

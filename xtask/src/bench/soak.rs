@@ -157,8 +157,45 @@ impl Traffic {
 struct Minute {
     times: Vec<Duration>,
     memory: Vec<u64>,
+    /// How fast the machine was.
+    yardstick: Vec<Duration>,
     /// Pictures that were under way when it ended.
     under_way: i64,
+    used: Used,
+    /// Bytes of the database, and of the log it is written through.
+    files: [u64; 2],
+}
+
+/// Processor time, so far or in a minute.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    host: Duration,
+    sandbox: Duration,
+    client: Duration,
+    /// Everybody else on this machine.
+    others: Duration,
+    /// Taken from this machine by its host.
+    stolen: Duration,
+}
+
+impl Used {
+    /// Nothing at all where the system does not tell.
+    fn so_far(host: u32, sandbox: u32) -> Self {
+        let time = |pid| process::processor_time(pid).unwrap_or_default();
+        let (host, sandbox, client) = (time(host), time(sandbox), time(std::process::id()));
+        let (busy, stolen) = process::machine_time().unwrap_or_default();
+        Self { host, sandbox, client, others: busy.saturating_sub(host + sandbox + client), stolen }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            host: self.host.saturating_sub(before.host),
+            sandbox: self.sandbox.saturating_sub(before.sandbox),
+            client: self.client.saturating_sub(before.client),
+            others: self.others.saturating_sub(before.others),
+            stolen: self.stolen.saturating_sub(before.stolen),
+        }
+    }
 }
 
 pub fn bench(options: &Options, minutes: u64) -> Result<()> {
@@ -204,7 +241,7 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
             peak * SHARE
         }
     };
-    let pid = stage.pid("app")?;
+    let (pid, sandbox) = (stage.pid("app")?, stage.pid("sandbox")?);
     let pace = Duration::from_secs_f64(options.connections as f64 / rate);
     let mut all: Vec<Minute> = Vec::new();
     let begun = Instant::now();
@@ -215,16 +252,25 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
         let outcome = step(&format!("minute {} of {minutes}", minute + 1), || {
             let mut this = Minute::default();
             let left = Duration::from_secs(60 * (minute + 1)).saturating_sub(begun.elapsed());
+            let before = Used::so_far(pid, sandbox);
             let run = run(&mut clients, &mut traffic, left, Some(pace), |took, _| {
                 this.times.push(took);
                 if looked.elapsed() > Duration::from_secs(1) {
                     looked = Instant::now();
                     this.memory.extend(process::memory_kib(pid));
+                    this.yardstick.push(process::yardstick());
                 }
                 Ok(())
             })?;
+            this.used = Used::so_far(pid, sandbox).since(before);
             this.times.sort_unstable();
+            this.yardstick.sort_unstable();
             this.under_way = under_way(&app.database()?)?;
+            this.files = ["", "-wal"].map(|end| {
+                let mut path = app.database_path().into_os_string();
+                path.push(end);
+                std::fs::metadata(path).map_or(0, |file| file.len())
+            });
             Ok((this, run.errors))
         })?;
         all.push(outcome.0);
@@ -237,22 +283,55 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
         })?;
 
     println!("\n{rate:.0} requests/s asked for, {} connections, {minutes} minutes", options.connections);
-    println!(
-        "{:<8} {:>10} {:>9} {:>9} {:>9} {:>12} {:>10}",
-        "minute", "requests/s", "p50 ms", "p99 ms", "max ms", "memory MiB", "under way"
-    );
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
     let middle = |memory: &[u64]| {
         let mut memory = memory.to_vec();
         memory.sort_unstable();
         memory.get(memory.len() / 2).copied().unwrap_or_default()
     };
+    println!("CPU: milliseconds a request in each program; of each core what others used and what was taken from this machine");
+    println!(
+        "{:<7} {:>10} {:>8} {:>9} {:>8} {:>11} {:>10} {:>6} {:>8} {:>7} {:>7} {:>6} {:>9} {:>7} {:>7}",
+        "minute",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "memory MiB",
+        "under way",
+        "host",
+        "sandbox",
+        "client",
+        "others",
+        "taken",
+        "yardstick",
+        "db MiB",
+        "log MiB"
+    );
     let mut rows = Vec::new();
     for (number, minute) in all.iter().enumerate() {
         let (p50, p99) = (ms(percentile(&minute.times, 50)), ms(percentile(&minute.times, 99)));
         let (most, memory) = (ms(minute.times.last().copied().unwrap_or_default()), middle(&minute.memory) as f64 / 1024.0);
         let per_second = minute.times.len() as f64 / 60.0;
-        println!("{:<8} {per_second:>10.0} {p50:>9.2} {p99:>9.2} {most:>9.1} {memory:>12.1} {:>10}", number + 1, minute.under_way);
-        rows.push(serde_json::json!({"minute": number + 1, "requests_per_second": per_second, "p50_ms": p50, "p99_ms": p99, "max_ms": most, "memory_mib": memory, "under_way": minute.under_way}));
+        let each = |used: Duration| ms(used) / minute.times.len().max(1) as f64;
+        let (host, sandbox, client) = (each(minute.used.host), each(minute.used.sandbox), each(minute.used.client));
+        let share = |used: Duration| used.as_secs_f64() / 60.0 / cores;
+        let (others, taken) = (share(minute.used.others), share(minute.used.stolen));
+        let yardstick = ms(percentile(&minute.yardstick, 50));
+        let [database, log] = minute.files.map(|bytes| bytes as f64 / f64::from(1 << 20));
+        println!(
+            "{:<7} {per_second:>10.0} {p50:>8.2} {p99:>9.2} {most:>8.1} {memory:>11.1} {:>10} {host:>6.2} {sandbox:>8.2} {client:>7.2} {:>5.0} % {:>4.0} % {yardstick:>9.3} {database:>7.1} {log:>7.1}",
+            number + 1,
+            minute.under_way,
+            others * 100.0,
+            taken * 100.0,
+        );
+        rows.push(serde_json::json!({
+            "minute": number + 1, "requests_per_second": per_second, "p50_ms": p50, "p99_ms": p99, "max_ms": most, "memory_mib": memory,
+            "under_way": minute.under_way, "cpu_ms_host": host, "cpu_ms_sandbox": sandbox, "cpu_ms_client": client,
+            "others": others, "taken": taken, "yardstick_ms": yardstick,
+            "database_mib": database, "log_mib": log,
+        }));
     }
     println!("{tasks} tasks, {failed} failed; {} unexpected answers", errors.len());
     if let Ok(late) = &late {

@@ -10,6 +10,9 @@ use crate::http::request;
 /// The sandbox's, and the placeholder of spin.toml.
 const SECRET: &str = "loopback-only-creem-webhook";
 
+/// How many people buy. So many that nobody ends up with hundreds of packs, whose sum would become what is measured.
+const BUYERS: u64 = 200;
+
 /// Orders of a pack that wait for their payment; every event pays another one.
 pub struct Payments {
     run: u32,
@@ -18,13 +21,17 @@ pub struct Payments {
 }
 
 impl Payments {
-    /// Puts so many pending orders of `user` into the database.
-    pub fn prepare(database: &rusqlite::Connection, user: &str, orders: u64) -> Result<Self> {
+    /// Puts so many pending orders into the database, of people who do nothing else.
+    pub fn prepare(database: &rusqlite::Connection, orders: u64) -> Result<Self> {
         let run = std::process::id();
+        let buyers = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1) \
+                      INSERT INTO sign_ups (user_id, email, name, credits, provider, openid, created_at) \
+                      SELECT printf('buyer-%d', i), printf('buyer-%d@example.com', i), 'A buyer', 0, 'google', printf('buyer-%d', i), unixepoch() FROM n";
+        database.execute(buyers, [BUYERS])?;
         let sql = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1) \
                    INSERT INTO orders (id, user_id, amount, currency, credits, product_id, checkout_id) \
-                   SELECT printf('bench-%d-%d', ?2, i), ?3, 499, 'USD', 10, 'credits-10', printf('ch_bench_%d_%d', ?2, i) FROM n";
-        database.execute(sql, rusqlite::params![orders, run, user])?;
+                   SELECT printf('bench-%d-%d', ?2, i), printf('buyer-%d', i % ?3), 499, 'USD', 10, 'credits-10', printf('ch_bench_%d_%d', ?2, i) FROM n";
+        database.execute(sql, rusqlite::params![orders, run, BUYERS])?;
         Ok(Self { run, next: 0, orders })
     }
 
