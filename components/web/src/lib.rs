@@ -34,6 +34,8 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         [""] | ["gallery" | "credits" | "account" | "admin", ..] => page(&call, "index.html"),
         ["docs"] => page(&call, "docs.html"),
         ["openapi.json"] => file(&call, "openapi.json", "public, max-age=300"),
+        // Pages have one address each, where they come with their policy.
+        ["assets", .., name] if name.ends_with(".html") => Err(Problem::not_found("address")),
         ["robots.txt"] => file(&call, "robots.txt", "public, max-age=86400"),
         ["favicon.ico"] => file(&call, "img/favicon.svg", "public, max-age=86400"),
         // The address changes with the content, so the content under it never does.

@@ -92,6 +92,7 @@ async fn who_is_signed_out_elsewhere_is_told_so_and_comes_back_to_where_they_wer
         let elsewhere = page.world.sign_in("ada@example.com").await;
         elsewhere.send(204, elsewhere.request(http::Method::POST, "/auth/logout?all=true")).await;
         page.click("Studio").await;
+        page.sees("You are signed out. Sign in again to go on.").await;
         page.sees("Continue with Google").await;
         page.click("Continue with Google").await;
         page.click("Ada Lovelace").await;

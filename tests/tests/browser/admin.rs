@@ -79,6 +79,26 @@ async fn an_admin_looks_after_people_money_and_books() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gift_that_was_given_is_told_so_even_if_the_page_cannot_look_again() {
+    let variables = [("admin_emails".to_owned(), "admin@example.com".to_owned())].into();
+    browse_with(Options { variables, ..Options::default() }, async |page| {
+        let ada = page.world.sign_in("ada@example.com").await;
+        sign_in(page, "Admin").await;
+        page.open_path("/admin").await;
+        page.open_path(&format!("/admin/users/{}", ada.id().await)).await;
+        page.fill("Credits", "25").await;
+        // From now on this page reads nothing any more.
+        let script = "const real = window.fetch; window.fetch = (path, options) => \
+                      ((options?.method ?? 'GET') === 'GET' ? Promise.reject(new TypeError('no network')) : real(path, options));";
+        page.script(script, json!([])).await;
+        page.click("Give credits").await;
+        page.sees("Ada Lovelace has 25 credits more.").await;
+        assert_eq!(ada.credits().await, 28);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_admins_pages_are_for_admins() {
     browse(async |page| {
         page.expects("/api/admin/", 403);

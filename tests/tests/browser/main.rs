@@ -11,4 +11,5 @@ mod money;
 mod page;
 mod photos;
 mod story;
+mod studio_faults;
 mod truth;

@@ -20,9 +20,9 @@ impl Desktop {
     }
 }
 
-fn png(side: u32) -> Vec<u8> {
+fn png(width: u32, height: u32) -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(side, side).write_to(&mut file, image::ImageFormat::Png).unwrap();
+    image::RgbImage::new(width, height).write_to(&mut file, image::ImageFormat::Png).unwrap();
     file.into_inner()
 }
 
@@ -32,12 +32,13 @@ async fn a_file_that_is_no_usable_photo_is_told_so() {
         let desktop = Desktop(TempDir::new().unwrap());
         sign_in(page, "Ada Lovelace").await;
         let whole = photos::read("portrait.jpg");
-        let files: [(&str, &[u8], &str); 6] = [
+        let files: [(&str, &[u8], &str); 7] = [
             ("text.jpg", b"Dear diary, this is no photo.", "This file is not a photo that can be used."),
             ("empty.jpg", b"", "This file is empty."),
             ("broken.jpg", &whole[..600], "This photo is damaged"),
             ("from-a-phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "This is a HEIC photo"),
-            ("tiny.png", &png(40), "This photo has 40 × 40 pixels. It needs at least 64 on each side."),
+            ("tiny.png", &png(40, 40), "This photo has 40 × 40 pixels. It needs at least 64 on each side."),
+            ("wide.png", &png(12_001, 64), "This photo has 12,001 × 64 pixels. At most 12,000 on each side"),
             ("huge.png", &photos::noise(1_900), "10 MB is the most"),
         ];
         for (name, bytes, word) in files {

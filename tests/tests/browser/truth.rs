@@ -61,6 +61,30 @@ async fn a_failed_picture_says_why_and_gives_its_credit_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_credit_comes_back_before_the_eyes_of_whoever_looks_at_the_account_book() {
+    browse(async |page| {
+        page.world.fault(Fault::KieFail { code: 501, msg: None }.once());
+        page.world.fault(Fault::KieDelay { ms: 3_000 }.once());
+        order(page).await;
+        page.click("Credits").await;
+        page.sees("Enough for 2 pictures.").await;
+        // The picture fails while this page watches something else.
+        let elsewhere = page.world.sign_in("ada@example.com").await;
+        page.until("the picture to fail", async || {
+            let tasks = elsewhere.get(200, "/api/tasks").await.json();
+            if tasks["tasks"][0]["status"] == "failed" { Ok(()) } else { Err(tasks.to_string()) }
+        })
+        .await;
+        page.click("Gallery").await;
+        balance(page, "3 credits").await;
+        page.click("Credits").await;
+        page.sees("Enough for 3 pictures.").await;
+        page.sees("Credit returned").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_picture_comes_even_if_the_callback_is_lost() {
     browse(async |page| {
         page.world.fault(Fault::KieNoCallback);

@@ -153,6 +153,36 @@ fn what_is_said_in_english_is_said_in_chinese() {
     assert!(told > 100, "only {told} words were found: they are written in another way now");
 }
 
+/// What the pages say in Chinese for a sentence of the server's is said for as long as the server says that sentence.
+#[test]
+fn sentences_of_the_server_that_the_pages_translate_are_those_it_says() {
+    let api = std::fs::read_to_string(root().join("components/web/site/js/api.js")).unwrap();
+    let said = api.split_once("const SAID = {\n").unwrap().1.split_once("\n};").unwrap().0;
+    let mut sources = String::new();
+    for folder in ["components", "crates"] {
+        for package in std::fs::read_dir(root().join(folder)).unwrap() {
+            for file in std::fs::read_dir(package.unwrap().path().join("src")).unwrap() {
+                sources.push_str(&std::fs::read_to_string(file.unwrap().path()).unwrap_or_default());
+            }
+        }
+    }
+    let mut number = 0;
+    for line in said.lines() {
+        let sentence = line.trim().strip_prefix('"').and_then(|line| line.split_once("\": \"")).unwrap_or_else(|| panic!("{line}")).0;
+        assert!(sources.contains(&format!("\"{sentence}\"")), "nobody says: {sentence}");
+        number += 1;
+    }
+    assert!(number > 3, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_one_address_where_it_comes_with_its_policy() {
+    let world = World::new().await;
+    for path in ["/assets/index.html", "/assets/docs.html", "/assets/0123456789abcdef/index.html"] {
+        world.stranger().get(404, path).await.problem("not_found");
+    }
+}
+
 /// The names of a block's words: `name: "..."` and `name: (n) => ...`, outside of strings.
 fn keys(block: &str) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();

@@ -1,11 +1,19 @@
 // The one way to the API. Answers are JSON; whatever goes wrong is a Trouble, with the problem's code (README, "Endpoints").
 
-import { words } from "./language.js";
+import { relative, words } from "./language.js";
+
+/** What the server says better than its code alone does, and the same in Chinese. A test holds the sentences to the server's. */
+const SAID = {
+  "No more pictures can be made today. Nothing was charged; come back tomorrow.": "今天的图片名额已用完，没有扣除点数，请明天再来。",
+  "You have had your share of today's pictures. Nothing was charged; come back tomorrow.": "您今天的图片名额已用完，没有扣除点数，请明天再来。",
+  "Your own words could not be checked. Nothing was charged; try again in a moment, or order without them.": "您写的补充说明暂时无法审核，没有扣除点数。请稍后重试，或去掉说明后再下单。",
+  "These words cannot be used for a picture. Put them otherwise, or order without them.": "这段说明不能用于生成图片。请换一种说法，或去掉说明后再下单。",
+};
 
 const w = words({
   en: {
     offline: "The server cannot be reached. Check your connection; nothing was lost.",
-    late: (seconds) => `Too many requests. Try again in ${seconds} seconds.`,
+    late: (when) => `Too many requests. Try again ${when}.`,
     signedOut: "You are signed out. Sign in again to go on.",
     down: "The service is not available for a moment. Try again shortly.",
     provider: "The service that makes the pictures cannot be reached right now. Nothing was charged that will not come back.",
@@ -14,10 +22,11 @@ const w = words({
     tooLarge: "The file is too large.",
     notFound: "It is not there any more.",
     conflict: null,
+    said: (sentence) => sentence,
   },
   zh: {
     offline: "无法连接服务器。请检查网络，没有任何内容丢失。",
-    late: (seconds) => `请求过于频繁，请在 ${seconds} 秒后重试。`,
+    late: (when) => `请求过于频繁，请在${when}重试。`,
     signedOut: "您已退出登录，请重新登录后继续。",
     down: "服务暂时不可用，请稍后重试。",
     provider: "图片生成服务暂时无法连接。已扣的点数会退回。",
@@ -26,6 +35,7 @@ const w = words({
     tooLarge: "文件太大。",
     notFound: "内容已不存在。",
     conflict: "目前的状态不允许此操作。",
+    said: (sentence) => SAID[sentence],
   },
 });
 
@@ -34,19 +44,21 @@ export class Trouble extends Error {
     super(body?.detail ?? w.offline);
     this.status = status;
     this.code = body?.code ?? "offline";
-    this.detail = body?.detail;
+    this.detail = SAID[body?.detail] ? w.said(body.detail) : body?.detail;
+    this.saysMore = body?.detail in SAID;
     /** Field by field: {field, message}. */
-    this.errors = body?.errors ?? [];
+    this.errors = (body?.errors ?? []).map((error) => (SAID[error.message] ? { ...error, message: w.said(error.message) } : error));
     this.retryAfter = retryAfter;
     this.requestId = body?.request_id ?? requestId;
   }
 
   /** What a person is told. */
   get words() {
+    if (this.saysMore) return this.detail;
     switch (this.code) {
       case "offline": return w.offline;
       case "unauthenticated": return w.signedOut;
-      case "rate_limited": return this.retryAfter ? w.late(this.retryAfter) : this.detail;
+      case "rate_limited": return this.retryAfter ? w.late(relative(Date.now() / 1000 + this.retryAfter + 0.5)) : this.detail;
       case "service_unavailable":
       case "storage_unavailable": return w.down;
       case "provider_unavailable": return w.provider;
@@ -59,6 +71,9 @@ export class Trouble extends Error {
     }
   }
 }
+
+/** What whoever is not signed in any more is told. */
+export const signedOut = w.signedOut;
 
 const leavers = new Set();
 /** Calls back when the server says that nobody is signed in here any more. */

@@ -4,7 +4,7 @@ import { Trouble } from "./api.js";
 import { h, put } from "./dom.js";
 import { words } from "./language.js";
 import { failed, note } from "./parts.js";
-import { follow, meet, person } from "./person.js";
+import { follow, meet, person, recount } from "./person.js";
 import { frame } from "./shell.js";
 
 const w = words({
@@ -52,12 +52,20 @@ function match(path) {
 let leaving = new AbortController();
 let seen = 0;
 
+/** How long a page that was begun anew is not begun anew again, in milliseconds. */
+const ANEW = 60_000;
+
 /** A page's module. One that cannot be fetched is told as what it is: there is no way to the server. */
 async function fetchPage(module) {
   try {
     return await import(`./pages/${module}.js`);
   } catch (error) {
-    throw error instanceof TypeError ? new Trouble(0, undefined) : error;
+    if (error instanceof TypeError) throw new Trouble(0, undefined);
+    // After an update, a page that was open meets modules which do not fit those it has. Begun anew, all of them are of one version.
+    if (Date.now() - Number(sessionStorage.getItem("anew")) < ANEW) throw error;
+    sessionStorage.setItem("anew", Date.now());
+    location.reload();
+    return new Promise(() => {});
   }
 }
 
@@ -96,7 +104,13 @@ async function show({ focus = true } = {}) {
 /** Goes to another page of the console. */
 export function go(path) {
   history.pushState(null, "", path);
+  arrive();
+}
+
+/** What the bar tells may have changed since the page before asked: a picture failed, an order was paid. */
+function arrive() {
   show();
+  if (person.user) recount();
 }
 
 document.addEventListener("click", (event) => {
@@ -108,7 +122,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   go(url.pathname + url.search);
 });
-window.addEventListener("popstate", () => show());
+window.addEventListener("popstate", arrive);
 window.addEventListener("go", (event) => go(event.detail));
 
 async function begin() {

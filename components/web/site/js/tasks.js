@@ -1,7 +1,8 @@
 // Tasks in words and pictures, as several pages show them.
 
-import { get, post, wish } from "./api.js";
+import { Trouble, get, post, wish } from "./api.js";
 import { number, words } from "./language.js";
+import { isFinal } from "./live.js";
 import { recount, setCredits } from "./person.js";
 
 const w = words({
@@ -10,6 +11,7 @@ const w = words({
     back: (n) => `${number(n)} ${n === 1 ? "credit came" : "credits came"} back.`,
     cancelled: "You cancelled it.",
     unknown: "The picture could not be made.",
+    underWay: "Your order from before is still being worked on. Press again in a moment; nothing is ordered twice.",
   },
   zh: {
     reasons: {
@@ -27,6 +29,7 @@ const w = words({
     back: (n) => `已退回 ${number(n)} 点。`,
     cancelled: "您已取消。",
     unknown: "未能生成图片。",
+    underWay: "之前的订单仍在处理中。请稍后再按一次，不会重复下单。",
   },
 });
 
@@ -50,17 +53,70 @@ export function catalogue() {
 
 export const find = (list, id) => list.find((entry) => entry.id === id);
 
-/** Orders pictures; the same key orders them once, however often it is tried. Answers the tasks. */
-export async function order(wanted, once = wish()) {
-  const { tasks, credits } = await post("/api/tasks", { json: wanted, once });
-  setCredits(credits.balance);
-  return tasks;
+/** Seconds after which a picture is said to take long. */
+const LONG = 90;
+
+/** Whether a picture takes longer than they usually do. */
+export const isLate = (task) => !isFinal(task) && Date.now() / 1000 > task.created_at + LONG;
+
+/** Calls back when it begins to; from then on nothing else may happen for minutes. */
+export function whenLate(task, callback, signal) {
+  const wait = (task.created_at + LONG) * 1000 - Date.now();
+  if (wait < 0) return;
+  const timer = setTimeout(callback, wait + 100);
+  signal.addEventListener("abort", () => clearTimeout(timer));
 }
 
-/** The same picture once more. */
+/** Lets what is told of a task go on where it stands. Nothing is drawn anew, so nobody loses hold of it. */
+export function goOn(place, task, text) {
+  const meter = place.querySelector("progress");
+  if (meter) meter.value = task.progress;
+  const said = text && place.querySelector(`[role="status"]`);
+  if (said && said.textContent !== text) said.textContent = text;
+}
+
+/** The keys of what was sent and of which it is not known what came of it, by what was wished. They outlive the page that sent it. */
+const keys = new Map();
+/** What is answered before anybody knows what has come of a key: the first is still at work, or nobody has looked. */
+const UNDECIDED = ["conflict", "rate_limited", "unauthenticated"];
+
+/**
+ * Sends a wish with an Idempotency-Key, by `send(key)`, and answers what that does. The same wish (anything that can be JSON) has the same key
+ * until it is known what came of it: it was answered, or refused in so many words. So an answer that got lost costs nothing twice, however
+ * often and from whichever page it is tried again. For everything that spends: orders of pictures, and of credits.
+ */
+export async function keyed(wished, send) {
+  const name = JSON.stringify(wished);
+  const key = keys.get(name) ?? wish();
+  keys.set(name, key);
+  const settled = () => keys.get(name) === key && keys.delete(name);
+  try {
+    const answer = await send(key);
+    // One that was cut off is as good as lost.
+    if (!answer) throw new Trouble(0, undefined);
+    settled();
+    return answer;
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500 && !UNDECIDED.includes(error.code)) settled();
+    throw error;
+  }
+}
+
+/** Orders pictures and answers the tasks. However often the same is tried, it is ordered once. */
+export async function order(wanted, wished = wanted) {
+  try {
+    const { tasks, credits } = await keyed(wished, (once) => post("/api/tasks", { json: wanted, once }));
+    setCredits(credits.balance);
+    return tasks;
+  } catch (error) {
+    throw error.code === "conflict" ? Object.assign(new Error(w.underWay), { words: w.underWay }) : error;
+  }
+}
+
+/** The same picture once more: another wish than the first, even where it reads the same. */
 export function again(task) {
-  const { upload_id, hairstyle, hair_color, detail, model } = task;
-  return order({ upload_id, hairstyles: [hairstyle], hair_color: hair_color ?? undefined, detail: detail ?? undefined, model });
+  const { task_no, upload_id, hairstyle, hair_color, detail, model } = task;
+  return order({ upload_id, hairstyles: [hairstyle], hair_color: hair_color ?? undefined, detail: detail ?? undefined, model }, { again: task_no });
 }
 
 export async function cancel(task) {

@@ -4,9 +4,9 @@ import { get, post, wish } from "../api.js";
 import { h, put, svg } from "../dom.js";
 import { clock, date, day, money, month, named, number, relative, words } from "../language.js";
 import { ask, button, choices, empty, fill, folded, growing, link, note, pill } from "../parts.js";
-import { person, recount } from "../person.js";
+import { follow, person, recount } from "../person.js";
 import { atTill, credits, orderName, orderPill, planName, planWithCycle, products } from "../purchases.js";
-import { catalogue, find } from "../tasks.js";
+import { catalogue, find, keyed } from "../tasks.js";
 
 const w = words({
   en: {
@@ -20,7 +20,7 @@ const w = words({
     plans: "Or have them every month", plansText: "New credits each month, good for that month. Cancel when you like.", cycle: "How it is paid", monthly: "Monthly", yearly: "Yearly",
     month: "a month", year: "a year", eachMonth: (n) => `${credits(n)} each month`, isMonthly: (sum) => `${sum} a month`, saves: (sum) => `Saves ${sum} a year`, take: (plan) => `Take ${plan}`,
     tax: "Prices are in US dollars without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.", taxOther: "Prices are without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.",
-    nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.",
+    nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.", underWay: "Your order from before is still being worked on. Press again in a moment; nothing is ordered twice.",
     plan: "Your plan", planStates: { active: "Active", frozen: "Payment is missing", ending: "Cancelled" },
     gives: "Credits", perMonth: "each month", nextCredits: "Next credits", nextPayment: "Next payment", paidUntil: "Paid until", endsOn: "Ends on", since: "Since", noMore: "none any more", whenPaid: "when it is paid again", onTheWay: "with the payment provider's word, usually at once",
     frozen: "Its last payment did not come through, or it is paused. No new credits come until that is over. What you have stays.",
@@ -47,7 +47,7 @@ const w = words({
     plans: "或者每月自动获得", plansText: "每月发放新点数，当月有效。可随时取消。", cycle: "付费方式", monthly: "按月", yearly: "按年",
     month: "/ 月", year: "/ 年", eachMonth: (n) => `每月 ${credits(n)}`, isMonthly: (sum) => `相当于每月 ${sum}`, saves: (sum) => `每年省 ${sum}`, take: (plan) => `订阅${plan}`,
     tax: "价格以美元计，不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。", taxOther: "价格不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。",
-    nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。",
+    nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。", underWay: "之前的订单仍在处理中。请稍后再按一次，不会重复下单。",
     plan: "您的套餐", planStates: { active: "使用中", frozen: "欠费", ending: "已取消" },
     gives: "点数", perMonth: "每月", nextCredits: "下次发放", nextPayment: "下次扣款", paidUntil: "已付费至", endsOn: "结束日期", since: "开始日期", noMore: "不再发放", whenPaid: "恢复付款后", onTheWay: "等待支付方确认，通常立即到账",
     frozen: "最近一次扣款未成功，或套餐已暂停。恢复之前不会发放新点数，已有的点数不受影响。",
@@ -81,8 +81,8 @@ export function render({ signal }) {
   const places = Object.fromEntries(["purse", "waiting", "plan", "shop", "book", "orders"].map((name) => [name, h("div", { class: name })]));
   const page = {
     signal, places,
-    // One key for each product: however often its button is pressed, it is ordered once.
-    wishes: new Map(),
+    // The balance that the page tells.
+    told: undefined,
   };
   // Whoever comes back from the payment page with the browser's own button sees how things are now, not how they were.
   window.addEventListener("pageshow", (event) => event.persisted && window.dispatchEvent(new PopStateEvent("popstate")), { signal });
@@ -90,6 +90,12 @@ export function render({ signal }) {
   drawShop(page);
   drawBook(page);
   drawOrders(page);
+  // A picture failed, or an order was paid, while somebody looks at the book.
+  follow(({ credits: now }) => {
+    if (page.told === undefined || page.told === now) return;
+    drawPurse(page);
+    drawBook(page);
+  }, signal);
   return h(
     "div",
     { class: "page credits" },
@@ -107,6 +113,7 @@ export function render({ signal }) {
 function drawPurse(page) {
   return fill(page.places.purse, async () => {
     const { balance, lots } = await get("/api/me/credits", { signal: page.signal });
+    page.told = balance;
     put(
       page.places.purse,
       h(
@@ -232,16 +239,24 @@ function offerOf(page, plan, plans) {
   );
 }
 
+/** What a conflict is that has nothing to do with the key. */
+const HAS_PLAN = "has_plan";
+
 async function buy(page, product) {
-  const { wishes } = page;
-  if (!wishes.has(product.id)) wishes.set(product.id, wish());
   try {
-    const { order } = await post("/api/orders", { json: { product_id: product.id }, once: wishes.get(product.id) });
+    const { order } = await keyed({ buy: product.id }, async (once) => {
+      try {
+        return await post("/api/orders", { json: { product_id: product.id }, once });
+      } catch (error) {
+        // Either there is a plan, or the order from before is still being made: its answer was lost.
+        if (error.code === "conflict" && product.kind === "plan" && (await get("/api/subscription")).subscription?.status === "active") error.code = HAS_PLAN;
+        throw error;
+      }
+    });
     location.assign(order.payment_url ?? `/credits/orders/${order.id}`);
   } catch (error) {
-    // The key stays where the order may have been made, so that trying again makes no second one.
-    if (error.status >= 400 && error.status < 500) wishes.delete(product.id);
-    if (error.code !== "conflict" || product.kind !== "plan") throw atTill(error);
+    if (error.code === "conflict") throw Object.assign(new Error(w.underWay), { words: w.underWay });
+    if (error.code !== HAS_PLAN) throw atTill(error);
     note(w.hadPlan);
     await drawShop(page);
     page.places.plan.scrollIntoView({ block: "center", behavior: "smooth" });

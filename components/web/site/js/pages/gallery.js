@@ -6,7 +6,7 @@ import { named, relative, words } from "../language.js";
 import { isFinal, watch } from "../live.js";
 import { bones, drawing, empty, failed, growing, link, statusPill } from "../parts.js";
 import { recount } from "../person.js";
-import { catalogue, find, pathOf } from "../tasks.js";
+import { catalogue, find, goOn, pathOf } from "../tasks.js";
 
 const w = words({
   en: { title: "Gallery", text: "Every picture you had made, until you delete your account.", none: "No pictures yet", noneText: "What you have made in the studio hangs here.", start: "To the studio" },
@@ -42,7 +42,14 @@ async function hang(wall, body, signal) {
 
 function frameOf(task, books, signal) {
   const element = h("li", {});
-  const draw = (now) => put(element, card(now, books));
+  let drawn;
+  const draw = (now) => {
+    if (now.status === drawn) return goOn(element, now);
+    drawn = now.status;
+    const held = element.contains(document.activeElement);
+    put(element, card(now, books));
+    if (held) element.firstChild.focus({ preventScroll: true });
+  };
   draw(task);
   if (!isFinal(task)) {
     watch(task.task_no, (now) => {

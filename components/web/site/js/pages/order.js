@@ -93,9 +93,9 @@ async function look(view) {
   const state = stateOf(order, isPlan, coming, view.looks);
   if (state !== view.shown) {
     // A balance that is told is one that was asked for just now.
-    if (order.status === "completed") await recount();
+    const counted = order.status === "completed" && (await recount());
     if (signal.aborted) return;
-    show(view, order, state);
+    show(view, order, state, counted);
   }
   if (["pending", "paid", "processing", "refunding"].includes(order.status) || coming) later(view);
 }
@@ -128,7 +128,7 @@ function stateOf(order, isPlan, coming, looks) {
 
 const SIGNS = { completed: ["check", "good"], plan: ["check", "good"], coming: ["check", "good"], pending: ["coin", "wait"], long: ["coin", "wait"], booking: ["coin", "wait"], refunding: ["coin", "wait"], refunded: ["coin", ""], partly: ["coin", ""] };
 
-function show(view, order, state) {
+function show(view, order, state, counted) {
   const { body, shop } = view;
   const first = view.shown === null;
   const hadFocus = body.contains(document.activeElement);
@@ -138,7 +138,7 @@ function show(view, order, state) {
   const [sign, kind] = SIGNS[state] ?? ["close", "bad"];
   view.contact = h("p", { class: "say wait", hidden: true }, w.noContact);
   const text = done
-    ? [state === "plan" && w.eachMonth(order.credits), " ", w.balance(person.credits)]
+    ? [state === "plan" && w.eachMonth(order.credits), " ", counted && w.balance(person.credits)]
     : state === "partly" ? w.texts.partly(money(order.refunded_amount, order.currency)) : w.texts[state];
   const head = h("h1", { tabindex: "-1" }, w.heads[state === "long" ? "pending" : state] ?? w.title);
   put(

@@ -6,20 +6,22 @@ import { named, number, time, words } from "../language.js";
 import { isFinal, watch } from "../live.js";
 import { bones, button, choices, compare, drawing, failed, icon, link, statusPill } from "../parts.js";
 import { recount } from "../person.js";
-import { again, cancel, catalogue, find, pathOf, reason } from "../tasks.js";
+import { again, cancel, catalogue, find, goOn, isLate, pathOf, reason, whenLate } from "../tasks.js";
 
 const w = words({
   en: {
     title: "Picture", back: "Gallery", download: "Download", again: "Make it again", cancel: "Cancel", show: "How it is shown", slider: "Slider", sideBySide: "Side by side",
     style: "Hairstyle", color: "Colour", keep: "As it was", detail: "Your words", model: "Model", price: "Price", credits: (n) => `${number(n)} ${n === 1 ? "credit" : "credits"}`, made: "Ordered", done: "Finished",
     goneBefore: "The photo was deleted after seven days, so only the new picture is left.", before: "Before", after: "After",
-    working: "In the making. This usually takes less than a minute.", waiting: "Waiting for its turn.", noContact: "The connection is gone for the moment; this page looks again by itself.",
+    working: "In the making. This usually takes less than a minute.", waiting: "Waiting for its turn.", slow: "This one takes longer than usual. It goes on by itself; if it does not end, your credit comes back.",
+    noContact: "The connection is gone for the moment; this page looks again by itself.",
   },
   zh: {
     title: "图片", back: "相册", download: "下载", again: "再生成一次", cancel: "取消", show: "显示方式", slider: "滑块", sideBySide: "并排",
     style: "发型", color: "发色", keep: "保持原色", detail: "您的要求", model: "模型", price: "价格", credits: (n) => `${number(n)} 点`, made: "下单时间", done: "完成时间",
     goneBefore: "原照片已在七天后删除，只保留新图片。", before: "之前", after: "之后",
-    working: "正在生成，通常不到一分钟。", waiting: "排队中。", noContact: "暂时无法连接，本页会自动重试。",
+    working: "正在生成，通常不到一分钟。", waiting: "排队中。", slow: "这张比平时久一些。它会自动继续；如果没有完成，点数会退回。",
+    noContact: "暂时无法连接，本页会自动重试。",
   },
 });
 
@@ -40,6 +42,7 @@ async function load(taskNo, body, signal) {
     const view = { body, books, signal, cutOff: false, task };
     draw(view);
     if (isFinal(task)) return;
+    whenLate(task, () => draw(view), signal);
     watch(taskNo, (now) => {
       view.task = now;
       draw(view);
@@ -50,12 +53,22 @@ async function load(taskNo, body, signal) {
   }
 }
 
+/** How a picture stands that is being made. */
+function standing({ task, cutOff }) {
+  if (cutOff) return w.noContact;
+  if (isLate(task)) return w.slow;
+  return task.status === "pending" ? w.waiting : w.working;
+}
+
 function draw(view) {
   const { body, task, books: { styles, colors, models } } = view;
+  const state = [task.status, task.source_url, way].join();
+  if (view.state === state) return goOn(body, task, standing(view));
+  view.state = state;
   const style = find(styles, task.hairstyle);
   const color = find(colors, task.hair_color ?? "keep-original");
   const name = style ? named(style) : task.hairstyle;
-  const focused = document.activeElement?.tagName === "H1";
+  const held = body.contains(document.activeElement) && document.activeElement;
   put(
     body,
     h("div", { class: "head" }, h("h1", { tabindex: "-1" }, name), statusPill(task.status)),
@@ -81,7 +94,7 @@ function draw(view) {
       ),
     ),
   );
-  if (focused) body.querySelector("h1").focus({ preventScroll: true });
+  if (held) body.querySelector(held.matches(".choices input") ? ".choices input:checked" : "h1").focus({ preventScroll: true });
 }
 
 function fact(term, text) {
@@ -104,7 +117,7 @@ function face(view, name, color) {
     h("div", { class: "glass waiting" }, before && h("img", { src: before, alt: "" }), h("div", { class: "over" }, drawing(task.hairstyle, color?.hex))),
     task.status === "failed"
       ? h("p", { class: "say bad", role: "alert" }, reason(task))
-      : [h("progress", { class: "meter", max: 1, value: task.progress, "aria-label": name }), h("p", { class: "muted small", role: "status" }, view.cutOff ? w.noContact : task.status === "pending" ? w.waiting : w.working)],
+      : [h("progress", { class: "meter", max: 1, value: task.progress, "aria-label": name }), h("p", { class: "muted small", role: "status" }, standing(view))],
   ];
 }
 
@@ -115,7 +128,13 @@ function deeds(view) {
     "div",
     { class: "row" },
     task.status === "completed" && h("a", { class: "button primary", href: `${pathOf(task.result_urls[0])}?download=1`, download: "" }, icon("download"), w.download),
-    isFinal(task) && task.source_url && button(w.again, { icon: "again", onclick: async () => go(`/gallery/${(await again(task))[0].task_no}`) }),
+    isFinal(task) && task.source_url && button(w.again, {
+      icon: "again",
+      onclick: async () => {
+        const [fresh] = await again(task);
+        if (!view.signal.aborted) go(`/gallery/${fresh.task_no}`);
+      },
+    }),
     task.status === "pending" && button(w.cancel, { onclick: async () => ((view.task = await cancel(task)), draw(view)) }),
   );
 }

@@ -90,7 +90,7 @@ export function render({ query, signal }) {
     }, go, labelled, h("div", { class: "row" }, go));
   }
 
-  if (asked.user_id) get(`/api/admin/users/${encodeURIComponent(asked.user_id)}`, { signal }).then(({ user }) => draw(user.email), () => draw());
+  if (asked.user_id) get(`/api/admin/users/${encodeURIComponent(asked.user_id)}`, { signal }).then(({ user }) => draw(user.email), () => signal.aborted || draw());
   else draw();
   return page({ here: "/admin/tasks", head: w.title, text: w.text, body: h("div", { class: "stack" }, about, box) });
 }

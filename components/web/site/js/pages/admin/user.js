@@ -130,7 +130,8 @@ function gift(view) {
       key = wish();
       say(w.given(credits(wanted.credits), view.user.name), "good");
       for (const input of [amount, lasts, why]) input.value = "";
-      await view.refresh();
+      // It was given, whether or not the page can tell what it led to.
+      view.refresh().catch(complain);
     } catch (error) {
       if (error.code === "conflict") {
         // The gift before did arrive, and its answer was lost.
