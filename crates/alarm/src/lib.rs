@@ -1,7 +1,7 @@
 //! Alarms: what an operator has to know, told once when it begins, once a day while it lasts, and once when it is over.
 //!
 //! Checks ([`check`]) say of each thing they look at whether something is wrong. One statement opens an alarm for what is, another closes
-//! those of which nothing was found for a while; a third one decides who tells (rows of `alarms`, migrations/0009), so two machines or two
+//! those of which nothing was found for a while; a third one decides who tells (rows of `alarms`, migrations/0011), so two machines or two
 //! runs never tell the same twice. What could not be told is told by the next run. All that is due goes out as one message.
 
 use std::time::Duration;
@@ -21,8 +21,9 @@ pub mod check;
 
 pub use check::Finding;
 
-/// Seconds for which nothing must be found before an alarm is over, so that what comes and goes is one alarm and not many.
-const QUIET: i64 = 300;
+/// Seconds for which nothing must be found before an alarm is over, so that what comes and goes is one alarm and not many: two looks of those
+/// who look every five minutes.
+const QUIET: i64 = 600;
 /// Seconds after which an alarm that is still open is told again.
 const REMIND: i64 = 86_400;
 /// Seconds that whoever tells has for it; longer than [`LIMIT`].
@@ -79,23 +80,27 @@ pub struct Told {
 /// The database's. A receiver that does not answer is no error: it is told by the next run.
 pub async fn take_in(settings: &Settings, findings: &[Finding], now: i64) -> Result<Report, Problem> {
     let mut report = Report { checks: findings.len(), wrong: findings.iter().filter(|finding| finding.wrong).count(), ..Report::default() };
-    let list = json!(findings).to_string();
-    // One that is open already is only seen again: when it is told next does not change by that.
-    let open = "INSERT INTO alarms (id, kind, subject, message, opened_at, seen_at, tell_at) \
-                SELECT lower(hex(randomblob(16))), value ->> 'kind', value ->> 'subject', value ->> 'message', ?2, ?2, ?2 \
-                FROM json_each(?1) WHERE value ->> 'wrong' \
-                ON CONFLICT (kind, subject) WHERE closed_at IS NULL DO UPDATE SET seen_at = excluded.seen_at, message = excluded.message \
-                RETURNING opened_at = ?2 AND told = 0";
     if report.wrong > 0 {
-        report.opened = run(open, vec![list.as_str().into(), now.into()]).await?.iter().filter(|row| row.integer(0) == 1).count();
+        report.opened = open(findings, now).await?;
     }
     // What was not looked at this time stays as it is.
     let close = "UPDATE alarms SET closed_at = ?2, tell_at = ?2, teller = NULL \
                  WHERE closed_at IS NULL AND seen_at <= ?2 - ?3 AND EXISTS (SELECT 1 FROM json_each(?1) \
                      WHERE value ->> 'kind' = kind AND value ->> 'subject' = subject AND NOT value ->> 'wrong') RETURNING 1";
-    report.closed = run(close, vec![list.into(), now.into(), QUIET.into()]).await?.len();
+    report.closed = run(close, vec![json!(findings).to_string().into(), now.into(), QUIET.into()]).await?.len();
     (report.told, report.untold) = tell_due(settings, now).await?;
     Ok(report)
+}
+
+/// Writes down what is wrong, to be told; answers how many alarms are new.
+async fn open(findings: &[Finding], now: i64) -> Result<usize, Error> {
+    // One that is open already is only seen again: when it is told next does not change by that.
+    let sql = "INSERT INTO alarms (id, kind, subject, message, opened_at, seen_at, tell_at) \
+               SELECT lower(hex(randomblob(16))), value ->> 'kind', value ->> 'subject', value ->> 'message', ?2, ?2, ?2 \
+               FROM json_each(?1) WHERE value ->> 'wrong' \
+               ON CONFLICT (kind, subject) WHERE closed_at IS NULL DO UPDATE SET seen_at = excluded.seen_at, message = excluded.message \
+               RETURNING opened_at = ?2 AND told = 0";
+    Ok(run(sql, vec![json!(findings).to_string().into(), now.into()]).await?.iter().filter(|row| row.integer(0) == 1).count())
 }
 
 /// Removes what is long over.
@@ -212,41 +217,35 @@ fn message(app: &str, alarms: &[Told], now: i64) -> Value {
     json!({"text": text, "content": text, "source": "ai-hairstyle", "app": app, "at": now, "alarms": alarms})
 }
 
-/// Tells one thing without the database: that there is none to write to, or that the look at everything failed. That it was told is kept in
-/// key-value; where that is gone too, the log is all there is, and whoever watches `/health` from outside.
+/// Tells one thing without the database: that there is none to write to, or, if it comes twice in a row, that the look at everything failed.
+/// That it was told is kept in key-value; where that is gone too, the log is all there is, and whoever watches `/health` from outside.
 pub async fn tell_without_rows(settings: &Settings, finding: &Finding, now: i64) -> Report {
     let mut report = Report { checks: 1, wrong: 1, ..Report::default() };
-    let since = match cache::look::<Outage>(entry::OUTAGE).await {
-        Some(Some(outage)) if outage.told_at > now - REMIND => {
-            cache::set(entry::OUTAGE, &Outage { seen_at: now, ..outage }, entry::OUTAGE_SECONDS).await;
-            return report;
-        }
-        Some(Some(outage)) => outage.since,
-        Some(None) => now,
-        None => {
-            report.untold = 1;
-            return report;
-        }
+    let Some(kept) = cache::look::<Vec<Outage>>(entry::OUTAGE).await else {
+        report.untold = 1;
+        return report;
     };
-    let told = Told {
-        state: if since == now { State::Opened } else { State::StillOpen },
-        kind: finding.kind.to_owned(),
-        subject: finding.subject.clone(),
-        message: finding.message.clone(),
-        opened_at: since,
-        closed_at: None,
-    };
-    match tell(settings, &[told], now).await {
-        Ok(()) => {
-            report.told = 1;
-            let (kind, subject, message) = (finding.kind.to_owned(), finding.subject.clone(), finding.message.clone());
-            cache::set(entry::OUTAGE, &Outage { since, seen_at: now, told_at: now, kind, subject, message }, entry::OUTAGE_SECONDS).await;
-        }
-        Err(cause) => {
-            report.untold = 1;
-            not_told(1, &cause);
+    let mut outages = kept.unwrap_or_default();
+    let known = outages.iter().position(|outage| outage.kind == finding.kind && outage.subject == finding.subject);
+    let at = known.unwrap_or(outages.len());
+    if known.is_none() {
+        outages.push(Outage::begins(finding, now));
+    }
+    let outage = &mut outages[at];
+    (outage.seen_at, outage.times) = (now, outage.times.saturating_add(1));
+    outage.message.clone_from(&finding.message);
+    if outage.is_due(now) {
+        let state = if outage.told_at.is_none() { State::Opened } else { State::StillOpen };
+        let (kind, subject, message) = (outage.kind.clone(), outage.subject.clone(), outage.message.clone());
+        match tell(settings, &[Told { state, kind, subject, message, opened_at: outage.since, closed_at: None }], now).await {
+            Ok(()) => (report.told, outage.told_at) = (1, Some(now)),
+            Err(cause) => {
+                report.untold = 1;
+                not_told(1, &cause);
+            }
         }
     }
+    cache::set(entry::OUTAGE, &outages, entry::OUTAGE_SECONDS).await;
     report
 }
 
@@ -254,36 +253,70 @@ fn not_told(alarms: usize, cause: &str) {
     meter::log(json!({"level": "error", "event": "alarms_not_told", "alarms": alarms, "cause": cause}));
 }
 
-/// What is kept outside of the database of an alarm that could not be written down.
+/// What is kept outside of the database of an alarm that could not be written down. One of each kind and subject: a second trouble is told as
+/// the first one was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Outage {
     since: i64,
     seen_at: i64,
-    told_at: i64,
+    told_at: Option<i64>,
+    /// How often it was seen.
+    times: u32,
     kind: String,
     subject: String,
     message: String,
 }
 
-/// Writes down what was told without the database and has not come again for a while, so that its end is told like any other.
+impl Outage {
+    fn begins(finding: &Finding, since: i64) -> Self {
+        let (kind, subject, message) = (finding.kind.to_owned(), finding.subject.clone(), finding.message.clone());
+        Self { since, seen_at: since, told_at: None, times: 0, kind, subject, message }
+    }
+
+    /// Whether it may have been a moment's: a look fails once because the database is busy, and nobody has to get up for that.
+    fn may_pass(&self) -> bool {
+        self.kind == check::LOOK_FAILS && self.times < 2
+    }
+
+    /// Whether it is to be told now.
+    fn is_due(&self, now: i64) -> bool {
+        !self.may_pass() && self.told_at.is_none_or(|told_at| told_at <= now - REMIND)
+    }
+
+    fn is_over(&self, now: i64) -> bool {
+        !self.may_pass() && self.seen_at <= now - QUIET
+    }
+}
+
+/// Writes down what was told without the database and has not come again for a while, so that its end is told like any other. For a look that
+/// came to its end.
 ///
 /// # Errors
 /// The database's.
-pub async fn outage_is_over(now: i64) -> Result<(), Error> {
-    let Some(outage) = cache::get::<Outage>(entry::OUTAGE).await.filter(|outage| outage.seen_at <= now - QUIET) else { return Ok(()) };
+pub async fn outages_are_over(now: i64) -> Result<(), Error> {
+    let Some(mut outages) = cache::get::<Vec<Outage>>(entry::OUTAGE).await else { return Ok(()) };
     let sql = "INSERT INTO alarms (id, kind, subject, message, opened_at, seen_at, closed_at, told, told_at, tell_at) \
-               VALUES ('outage:' || ?1, ?2, ?3, ?4, ?1, ?5, ?6, 1, ?5, ?6) ON CONFLICT (id) DO NOTHING";
-    let parameters = vec![
-        outage.since.into(),
-        outage.kind.into(),
-        outage.subject.into(),
-        outage.message.into(),
-        outage.seen_at.into(),
-        now.max(outage.since).into(),
-    ];
-    run(sql, parameters).await?;
-    // If it stays, the row is there already the next time.
-    let _ = cache::delete(entry::OUTAGE).await;
+               VALUES ('outage:' || ?2 || ':' || ?1, ?2, ?3, ?4, ?1, ?5, ?6, ?7 IS NOT NULL, ?7, ?6) ON CONFLICT (id) DO NOTHING";
+    for outage in outages.iter().filter(|outage| outage.is_over(now)) {
+        let parameters = vec![
+            outage.since.into(),
+            outage.kind.as_str().into(),
+            outage.subject.as_str().into(),
+            outage.message.as_str().into(),
+            outage.seen_at.into(),
+            now.max(outage.since).into(),
+            outage.told_at.into(),
+        ];
+        run(sql, parameters).await?;
+    }
+    let before = outages.len();
+    outages.retain(|outage| !outage.may_pass() && !outage.is_over(now));
+    // If it stays as it was, the rows are there already the next time.
+    if outages.is_empty() {
+        let _ = cache::delete(entry::OUTAGE).await;
+    } else if outages.len() < before {
+        cache::set(entry::OUTAGE, &outages, entry::OUTAGE_SECONDS).await;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! A run is a row of `job_runs` (migrations/0008), and inserting it is taking the lease: of two schedulers that call at once one starts
 //! a run and the other is told that there is one. The lease goes by the database's clock, so hosts whose clocks differ agree on it. While a
 //! run works, it is renewed; a run that is cut off loses it [`LEASE`] seconds after its last word, and the next one takes over its position.
+//! Should that clock have been ahead for a while, what it left in the future counts for nothing (migrations/0013).
 //!
 //! A host that stood still for longer than that (a paused machine) may wake up as a run that has been taken over from. It finds out at its
 //! next word and stops, but until then two are at work: so every step of a job is one that may be done twice.
@@ -26,7 +27,7 @@ use subtle::ConstantTimeEq;
 
 mod sql;
 
-/// Seconds for which a run that says nothing keeps others away.
+/// Seconds for which a run that says nothing keeps others away. A lease that reaches further ahead than two of these is none (migrations/0013).
 pub const LEASE: i64 = 120;
 /// How often a run says that it is still there.
 const BEAT: Duration = Duration::from_secs(30);

@@ -1,11 +1,12 @@
 //! Asking the payment provider instead of waiting to be told. With every webhook lost, the books end up the same.
 //!
 //! Orders, subscriptions and payments each carry the time of their next look. A sweep moves that time forward in the statement that
-//! takes them, so two sweeps never ask the same thing, and whoever dies in between is followed by the next look.
+//! takes them, so two sweeps never ask the same thing, and whoever dies in between is followed by the next look. A question without an answer
+//! is no look: it is asked again within the hour.
 
 use std::time::{Duration, Instant};
 
-use database::{Error, run};
+use database::{Error, Row, run};
 use futures::future::join_all;
 use payment::{Checkout, Creem, Of, Subscription};
 use problem::Problem;
@@ -24,6 +25,8 @@ const ORDER_LIFETIME: i64 = 86_400;
 const AFTERLIFE: i64 = 30 * 86_400;
 /// Seconds for which a payment is watched for refunds and disputes: card disputes may come for about half a year.
 const WATCHED: i64 = 180 * 86_400;
+/// Seconds after which is asked again, at the latest, what creem did not answer.
+const AGAIN: i64 = 3_600;
 /// Looks made side by side.
 const BATCH: usize = 20;
 /// For how long a sweep takes batch after batch of each kind; the rest is for the next one.
@@ -46,14 +49,22 @@ pub struct Report {
     pub months: usize,
 }
 
-/// Looks at everything whose time has come.
+/// What came of a batch.
+#[derive(Clone, Copy)]
+struct Batch {
+    looked_at: usize,
+    failed: usize,
+}
+
+/// Looks at everything whose time has come. Where a whole batch of one kind goes unanswered, the rest of that kind is left for the next sweep:
+/// it would not be answered either.
 ///
 /// # Errors
 /// The database's. What creem does not answer is logged and asked again later.
 pub async fn sweep(creem: &Creem<'_>, now: i64) -> Result<Report, Problem> {
     let mut report = Report::default();
     let started = Instant::now();
-    let goes_on = |batch, kinds: u32| batch == BATCH && started.elapsed() < TIME * kinds;
+    let goes_on = |batch: Batch, kinds: u32| batch.looked_at == BATCH && batch.failed < BATCH && started.elapsed() < TIME * kinds;
     while goes_on(open_orders(creem, now, &mut report).await?, 1) {}
     while goes_on(counted(subscriptions(creem, now).await?, &mut report.subscriptions), 2) {}
     while goes_on(counted(paid_orders(creem, now).await?, &mut report.payments), 3) {}
@@ -85,8 +96,8 @@ pub async fn follow(creem: &Creem<'_>, checkout: &Checkout, now: i64) -> Result<
     Ok(settled)
 }
 
-fn counted(batch: usize, sum: &mut usize) -> usize {
-    *sum += batch;
+fn counted(batch: Batch, sum: &mut usize) -> Batch {
+    *sum += batch.looked_at;
     batch
 }
 
@@ -95,7 +106,7 @@ fn limit() -> i64 {
     i64::try_from(BATCH).unwrap_or(i64::MAX)
 }
 
-async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<usize, Error> {
+async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result<Batch, Error> {
     let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
                    WHEN status = 'pending' THEN ?1 + (120 << min(looks, 5)) WHEN ?1 < created_at + ?3 THEN ?1 + 604800 END \
                WHERE id IN (SELECT id FROM orders INDEXED BY orders_next_look WHERE status IN ('pending', 'expired') AND next_look_at <= ?1 \
@@ -108,7 +119,9 @@ async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result
         let Some(checkout_id) = row.optional_text(1) else { return Ok(if over { expire(&id, false, now).await? } else { Looked::Waits }) };
         let checkout = match creem.checkout(&checkout_id).await {
             Ok(checkout) => checkout,
-            Err(payment::Error::Refused { status, .. }) if over && status.is_client_error() => return Ok(expire(&id, false, now).await?),
+            // There is no such checkout, or not for a key of the wrong environment. Whatever else is refused (a key that was exchanged, too
+            // many questions) says nothing of the order.
+            Err(payment::Error::Refused { status }) if over && status.as_u16() == 404 => return Ok(expire(&id, true, now).await?),
             Err(error) => return Err(error.into()),
         };
         match follow(creem, &checkout, now).await? {
@@ -118,15 +131,43 @@ async fn open_orders(creem: &Creem<'_>, now: i64, report: &mut Report) -> Result
             _ => Ok(Looked::Waits),
         }
     });
+    let mut failed = Vec::new();
     for (row, looked) in rows.iter().zip(join_all(looks).await) {
         match looked {
             Ok(Looked::Settled) => report.settled += 1,
             Ok(Looked::Expired) => report.expired += 1,
             Ok(Looked::Waits) => {}
-            Err(problem) => complain("order", &row.text(0), &problem),
+            Err(problem) => {
+                complain("order", &row.text(0), &problem);
+                failed.push(row.text(0));
+            }
         }
     }
-    Ok(rows.len())
+    // Those that were settled meanwhile have another time to be looked at, or none.
+    let again = "UPDATE orders SET next_look_at = min(coalesce(next_look_at, ?2), ?2) \
+                 WHERE id IN (SELECT value FROM json_each(?1)) AND +status IN ('pending', 'expired')";
+    ask_again(again, &failed, now).await?;
+    Ok(Batch { looked_at: rows.len(), failed: failed.len() })
+}
+
+/// Lets what was not answered be asked again soon, also where this was to be the last look.
+async fn ask_again(sql: &str, failed: &[String], now: i64) -> Result<(), Error> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    run(sql, vec![json!(failed).to_string().into(), (now + AGAIN).into()]).await.map(drop)
+}
+
+/// The ids of those looks that failed, each with a line in the log.
+fn failures(what: &str, rows: &[Row], looks: Vec<Result<(), Problem>>) -> Vec<String> {
+    let mut failed = Vec::new();
+    for (row, looked) in rows.iter().zip(looks) {
+        if let Err(problem) = looked {
+            complain(what, &row.text(0), &problem);
+            failed.push(row.text(0));
+        }
+    }
+    failed
 }
 
 enum Looked {
@@ -144,7 +185,7 @@ async fn expire(id: &str, payable: bool, now: i64) -> Result<Looked, Error> {
 }
 
 /// Refunds and disputes of packs that nobody told us about.
-async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
+async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<Batch, Error> {
     let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
                    WHEN disputed_at IS NOT NULL OR looks = 0 THEN ?1 + 86400 WHEN ?1 < paid_at + ?3 THEN ?1 + 604800 END \
                WHERE id IN (SELECT id FROM orders INDEXED BY orders_next_look WHERE status = 'completed' AND next_look_at <= ?1 \
@@ -157,15 +198,14 @@ async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
         }
         Ok(())
     });
-    for (row, looked) in rows.iter().zip(join_all(looks).await) {
-        if let Err(problem) = looked {
-            complain("payment", &row.text(0), &problem);
-        }
-    }
-    Ok(rows.len())
+    let failed = failures("payment", &rows, join_all(looks).await);
+    let again = "UPDATE orders SET next_look_at = min(coalesce(next_look_at, ?2), ?2) \
+                 WHERE id IN (SELECT value FROM json_each(?1)) AND +status = 'completed'";
+    ask_again(again, &failed, now).await?;
+    Ok(Batch { looked_at: rows.len(), failed: failed.len() })
 }
 
-async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
+async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<Batch, Error> {
     // A running one daily, and hourly while its renewal is due; one that is over as long as its payments can come back.
     let sql = "UPDATE subscriptions SET looks = looks + 1, next_look_at = CASE \
                    WHEN status = 'active' AND expires_at <= ?1 THEN ?1 + 3600 \
@@ -175,12 +215,10 @@ async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<usize, Error> {
                RETURNING id, third_party_subscription_id, (SELECT checkout_id FROM orders WHERE orders.id = subscriptions.id)";
     let rows = run(sql, vec![now.into(), limit().into(), WATCHED.into()]).await?;
     let looks = rows.iter().map(|row| compare(creem, row.text(0), row.optional_text(1), row.optional_text(2), now));
-    for (row, looked) in rows.iter().zip(join_all(looks).await) {
-        if let Err(problem) = looked {
-            complain("subscription", &row.text(0), &problem);
-        }
-    }
-    Ok(rows.len())
+    let failed = failures("subscription", &rows, join_all(looks).await);
+    let again = "UPDATE subscriptions SET next_look_at = min(coalesce(next_look_at, ?2), ?2) WHERE id IN (SELECT value FROM json_each(?1))";
+    ask_again(again, &failed, now).await?;
+    Ok(Batch { looked_at: rows.len(), failed: failed.len() })
 }
 
 /// Brings one subscription and all payments of it in step with creem.

@@ -134,7 +134,7 @@ async fn a_store_that_is_down_is_told_once_then_daily_and_when_it_is_back() {
     world.control().clear_faults();
     look(&world).await;
     assert_eq!(receiver.news(), [""; 0], "it may go again at once");
-    time_passes(&world, 301);
+    time_passes(&world, 601);
     look(&world).await;
     look(&world).await;
     assert_eq!(receiver.news(), ["resolved store_down storage"]);
@@ -174,7 +174,7 @@ async fn an_alarm_that_could_not_be_told_is_told_by_the_next_run() {
     assert_eq!(receiver.news(), ["opened store_down storage"]);
     // Neither is its end lost.
     world.control().clear_faults();
-    time_passes(&world, 301);
+    time_passes(&world, 601);
     receiver.refuse(503);
     assert_eq!(call(&world).await.status, 503);
     receiver.refuse(204);
@@ -242,7 +242,7 @@ async fn many_requests_that_fail_are_an_alarm_and_a_few_are_not() {
     ada.post_json(422, "/api/orders", &json!({"product_id": "none"})).await;
     assert_eq!(world.sql_number("SELECT sum(errors) FROM request_errors"), 4);
     world.db_write("UPDATE request_errors SET minute = minute - 5", []);
-    time_passes(&world, 301);
+    time_passes(&world, 601);
     look(&world).await;
     assert_eq!(receiver.news(), ["resolved error_rate requests"]);
 }
@@ -256,7 +256,7 @@ async fn a_provider_whose_account_is_empty_is_told() {
     look(&world).await;
     assert_eq!(receiver.news(), ["opened provider_out_of_credits kie"]);
     world.db_write("UPDATE signals SET seen_at = seen_at - 1801", []);
-    time_passes(&world, 301);
+    time_passes(&world, 601);
     look(&world).await;
     assert_eq!(receiver.news(), ["resolved provider_out_of_credits kie"]);
 }
@@ -292,16 +292,14 @@ async fn a_broken_rule_of_the_books_is_told_and_looked_for_once_an_hour() {
     let (world, receiver) = world().await;
     let ada = world.sign_in("ada@example.com").await;
     look(&world).await;
-    let due = "SELECT count(*) FROM json_each((SELECT position FROM job_runs WHERE job = 'alarms' ORDER BY started_at DESC, id DESC LIMIT 1)) WHERE value > unixepoch() + 3500";
-    assert_eq!(world.sql_number(due), i64::try_from(audit::INVARIANTS.len()).unwrap());
+    let due = "SELECT count(*) FROM json_each((SELECT position FROM job_runs WHERE job = 'alarms' ORDER BY rowid DESC LIMIT 1), '$.due') WHERE value > unixepoch() + 3500";
+    // And the admins' log.
+    assert_eq!(world.sql_number(due), i64::try_from(audit::INVARIANTS.len() + 1).unwrap());
     // Somebody with the keys to the database tampers with it.
-    world.db_write("DROP TRIGGER credit_lots_mirror", []);
-    world.db_write("UPDATE credit_lots SET remaining = remaining - 1", []);
+    tamper(&world);
     look(&world).await;
     assert_eq!(receiver.news(), [""; 0], "within the hour it is not looked again");
-    let later = "UPDATE job_runs SET position = (SELECT json_group_object(key, value - 3700) FROM json_each(position))";
-    world.db_write("DROP TRIGGER job_runs_end_once", []);
-    world.db_write(later, []);
+    rules_move(&world, -3_700);
     look(&world).await;
     let news = receiver.news();
     assert!(news.contains(&"opened audit_violated I1a".to_owned()), "{news:?}");
@@ -315,6 +313,89 @@ async fn a_broken_rule_of_the_books_is_told_and_looked_for_once_an_hour() {
     time_passes(&world, 3_600);
     look(&world).await;
     assert_eq!(receiver.news(), [""; 0]);
+}
+
+/// Moves the time at which each rule is audited next.
+fn rules_move(world: &World, seconds: i64) {
+    world.db_write("DROP TRIGGER IF EXISTS job_runs_end_once", []);
+    let sql = "UPDATE job_runs SET position = json_set(position, '$.due', \
+                   json((SELECT json_group_object(key, value + ?1) FROM json_each(position, '$.due')))) WHERE position IS NOT NULL";
+    world.db_write(sql, [seconds]);
+}
+
+/// Breaks a rule of the books.
+fn tamper(world: &World) {
+    world.db_write("DROP TRIGGER IF EXISTS credit_lots_mirror", []);
+    world.db_write("UPDATE credit_lots SET remaining = remaining - 1", []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_rule_is_told_wherever_the_look_at_it_was_cut_off() {
+    let (world, receiver) = world().await;
+    world.sign_in("ada@example.com").await;
+    tamper(&world);
+    // It is the first rule: found by about the fifteenth call of the look.
+    for at in 1..=30 {
+        world.db_write("DELETE FROM job_runs", []);
+        world.db_write("DELETE FROM alarms", []);
+        world.crash_at("alarm-cron", at, host::Moment::Before);
+        call(&world).await;
+        assert!(world.crashed(), "{at}");
+        // The lease of the one that was cut off passes.
+        world.db_write("UPDATE job_runs SET leased_until = started_at WHERE outcome = 'running'", []);
+        look(&world).await;
+        assert_eq!(world.sql_number("SELECT count(*) FROM alarms WHERE subject = 'I1a'"), 1, "cut off at call {at}");
+        time_passes(&world, 61);
+        look(&world).await;
+        let news = receiver.news();
+        assert!(news.contains(&"opened audit_violated I1a".to_owned()), "cut off at call {at}: {news:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_the_admins_that_was_changed_or_cut_is_told() {
+    let (world, receiver) = world().await;
+    for number in 0..3 {
+        world.db_act("cache", &format!("prefix-{number}"), &json!({"deleted": 0}), now());
+    }
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0]);
+    // It grows.
+    world.db_act("cache", "prefix-3", &json!({"deleted": 0}), now());
+    rules_move(&world, -3_700);
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0]);
+    // What is left of it is a chain.
+    world.db_write("DROP TRIGGER admin_log_no_delete", []);
+    world.db_write("DELETE FROM admin_log WHERE seq = 4", []);
+    rules_move(&world, -3_700);
+    look(&world).await;
+    assert_eq!(receiver.news(), ["opened audit_violated L1"]);
+    // Another act in its place does not hide it, and the alarm stays.
+    world.db_act("cache", "prefix-4", &json!({"deleted": 0}), now());
+    rules_move(&world, -3_700);
+    time_passes(&world, 601);
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0]);
+
+    let (world, receiver) = self::world().await;
+    world.db_act("cache", "prefix", &json!({"deleted": 0}), now());
+    world.db_write("DROP TRIGGER admin_log_no_update", []);
+    world.db_write("UPDATE admin_log SET subject = 'another'", []);
+    look(&world).await;
+    assert_eq!(receiver.news(), ["opened audit_violated L1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_a_month_ahead_keeps_no_rule_from_being_audited() {
+    let (world, receiver) = world().await;
+    world.sign_in("ada@example.com").await;
+    look(&world).await;
+    rules_move(&world, 30 * 86_400);
+    tamper(&world);
+    look(&world).await;
+    let news = receiver.news();
+    assert!(news.contains(&"opened audit_violated I1a".to_owned()), "{news:?}");
 }
 
 /// The key figures and the open alarms, as an admin sees them.
@@ -343,6 +424,111 @@ async fn a_job_that_does_not_run_or_fails_is_told() {
     let mut news = receiver.news();
     news.sort();
     assert_eq!(news, ["opened job_failing reconcile", "opened job_late backup", "opened job_late cleanup"]);
+    // A backup that a wrong clock has put into next month is none, and three that failed after it are the last ones.
+    run("f", "backup", -30 * 86_400, "done");
+    run("g", "tasks", -30 * 86_400, "done");
+    for number in 0..3 {
+        run(&format!("h{number}"), "tasks", 10, "failed");
+    }
+    time_passes(&world, 601);
+    look(&world).await;
+    assert_eq!(receiver.news(), ["opened job_failing tasks"], "the backup is late as before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cleanup_found_lost_or_would_not_believe_is_told() {
+    let (world, receiver) = world().await;
+    let cleaned = |id: &str, walk: Value| {
+        world.db_write(
+            "INSERT INTO job_runs (id, job, started_at, leased_until) VALUES (?1, 'cleanup', unixepoch(), unixepoch() + 1)",
+            [id],
+        );
+        let report = json!({"walk": walk}).to_string();
+        world.db_write("UPDATE job_runs SET ended_at = started_at, outcome = 'done', report = ?2 WHERE id = ?1", (id, report));
+    };
+    cleaned("a", json!({"doubted": 0, "lost_results": 0, "round_ended": true}));
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0]);
+    // A large bucket is walked by several runs, and what the first one found is not forgotten by the others.
+    cleaned("b", json!({"doubted": 101, "lost_results": 0, "round_ended": false}));
+    cleaned("c", json!({"doubted": 0, "lost_results": 2, "round_ended": false}));
+    cleaned("d", json!({"doubted": 0, "lost_results": 0, "round_ended": true}));
+    look(&world).await;
+    let mut news = receiver.news();
+    news.sort();
+    assert_eq!(news, ["opened cleanup_doubts bucket", "opened results_lost pictures"]);
+    cleaned("e", json!({"error": "storage_unavailable"}));
+    time_passes(&world, 601);
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0], "it has not been walked anew");
+    cleaned("f", json!({"doubted": 0, "lost_results": 0, "round_ended": true}));
+    time_passes(&world, 601);
+    look(&world).await;
+    let mut news = receiver.news();
+    news.sort();
+    assert_eq!(news, ["resolved cleanup_doubts bucket", "resolved results_lost pictures"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_comes_to_no_end_is_told_though_somebody_sweeps() {
+    let (world, receiver) = world().await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.any_upload().await;
+    // The bucket takes everything and removes nothing.
+    for method in ["POST", "DELETE"] {
+        world.fault(Fault::S3Answers { status: 403, method: Some(method.into()), prefix: None });
+    }
+    ada.delete(202, "/api/me").await;
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0], "it has an hour");
+    world.db_write("UPDATE erasures SET asked_at = asked_at - 3601, next_look_at = 0", []);
+    let scheduler = world.stranger();
+    let sweep = async || scheduler.ask(scheduler.request(Method::POST, "/internal/cleanup").bearer_auth(CRON_SECRET)).await;
+    sweep().await;
+    assert!(world.sql_number("SELECT next_look_at > unixepoch() FROM erasures") == 1, "the sweep went on with it{}", world.tail());
+    look(&world).await;
+    assert_eq!(receiver.news(), ["opened erasure_cut_off erasures"]);
+    world.control().clear_faults();
+    world.db_write("UPDATE erasures SET next_look_at = 0", []);
+    sweep().await;
+    time_passes(&world, 601);
+    look(&world).await;
+    assert_eq!(receiver.news(), ["resolved erasure_cut_off erasures"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_fail_between_two_looks_are_counted_however_late_the_second_is() {
+    let (world, receiver) = world().await;
+    look(&world).await;
+    // The look was a while ago, and twenty-one requests failed in the minute after it; then all went well.
+    let later = |seconds: i64| {
+        world.db_write("DELETE FROM request_errors", []);
+        world.db_write("UPDATE job_runs SET started_at = started_at - ?1", [seconds]);
+    };
+    let at = now();
+    let failed = |ago: i64, errors: i64| {
+        let sql = "INSERT INTO request_errors (minute, component, errors) VALUES (?1, 'orders', ?2)";
+        world.db_write(sql, [(at - ago) / 60, errors]);
+    };
+    for (ago, subject) in [(400, "five minutes"), (1_500, "twenty-five minutes")] {
+        later(ago);
+        failed(ago - 60, 21);
+        look(&world).await;
+        assert_eq!(receiver.news(), ["opened error_rate requests"], "{subject}");
+        later(0);
+        time_passes(&world, 601);
+        look(&world).await;
+        assert_eq!(receiver.news(), ["resolved error_rate requests"], "{subject}");
+    }
+    // As many as are borne in five minutes may fail in each five of a quarter of an hour.
+    later(1_000);
+    for number in 1..=15 {
+        failed(number * 60, 4);
+    }
+    // What a clock that is a month ahead has counted is not of today.
+    failed(-30 * 86_400, 1_000);
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,10 +558,10 @@ async fn a_database_that_takes_nothing_is_told_all_the_same() {
     drop(writer);
     look(&world).await;
     assert_eq!(receiver.news(), [""; 0], "it may go again at once");
-    // Five minutes later.
+    // Ten minutes later.
     let store = rusqlite::Connection::open(&cache).unwrap();
     store.busy_timeout(e2e::PATIENCE).unwrap();
-    let earlier = "UPDATE spin_key_value SET value = CAST(json_set(CAST(value AS TEXT), '$.value.seen_at', unixepoch() - 301) AS BLOB) WHERE key = 'temp:outage'";
+    let earlier = "UPDATE spin_key_value SET value = CAST(json_set(CAST(value AS TEXT), '$.value[0].seen_at', unixepoch() - 601) AS BLOB) WHERE key = 'temp:outage'";
     assert_eq!(store.execute(earlier, []).unwrap(), 1);
     look(&world).await;
     look(&world).await;
@@ -389,10 +575,44 @@ async fn a_look_that_fails_is_told_too() {
     let receiver = Receiver::start().await;
     let variables = receiver.variables().into_iter().chain([("alarm_errors_per_5_minutes".to_owned(), "many".to_owned())]).collect();
     let world = World::with(Options { variables, ..Options::default() }).await;
+    assert_eq!(call(&world).await.status, 500);
+    assert_eq!(receiver.news(), [""; 0], "once may have been a moment's trouble");
     for _ in 0..2 {
         assert_eq!(call(&world).await.status, 500);
     }
     assert_eq!(receiver.news(), ["opened alarms_failing alarms"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_fails_now_and_then_is_not_told() {
+    let (world, receiver) = world().await;
+    for _ in 0..2 {
+        // A table away is a database that answers and a look that fails.
+        world.db_write("ALTER TABLE signals RENAME TO signals_elsewhere", []);
+        assert_eq!(call(&world).await.status, 500);
+        world.db_write("ALTER TABLE signals_elsewhere RENAME TO signals", []);
+        look(&world).await;
+    }
+    assert_eq!(receiver.news(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_trouble_without_rows_is_told_beside_the_first() {
+    let (world, receiver) = world().await;
+    world.db_write("ALTER TABLE signals RENAME TO signals_elsewhere", []);
+    for _ in 0..2 {
+        assert_eq!(call(&world).await.status, 500);
+    }
+    assert_eq!(receiver.news(), ["opened alarms_failing alarms"]);
+    // The worse one comes while the first is known.
+    let writer = world.db_hold_the_pen();
+    for _ in 0..2 {
+        assert_eq!(call(&world).await.status, 503);
+    }
+    assert_eq!(receiver.news(), ["opened store_down database"]);
+    drop(writer);
+    assert_eq!(call(&world).await.status, 500);
+    assert_eq!(receiver.news(), [""; 0], "both were told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod auth;
 mod backup;
 mod budgets;
 mod cleanup;
+mod clocks;
 mod contract;
 mod crashes;
 mod deploy;

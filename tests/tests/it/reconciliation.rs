@@ -100,6 +100,94 @@ async fn an_order_that_was_given_up_and_paid_unheard_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_not_given_up_because_our_key_is_refused() {
+    let world = World::new().await;
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    for status in [401, 403, 429, 400] {
+        world.db_payments_are_due();
+        world.fault(Fault::CreemApiAnswers { status });
+        world.sweep().await;
+        let waits = "SELECT status = 'pending' AND next_look_at BETWEEN unixepoch() AND unixepoch() + 3600 FROM orders";
+        assert_eq!(world.sql_number(waits), 1, "{status}{}", world.tail());
+        world.control().clear_faults();
+    }
+    world.db_payments_are_due();
+    world.sweep().await;
+    assert_eq!(ada.credits().await, 13);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_checkout_is_unknown_expires_and_is_looked_for_again() {
+    let world = World::new().await;
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    world.db_payments_are_due();
+    // As it answers to a key of its other environment.
+    world.fault(Fault::CreemApiAnswers { status: 404 });
+    assert_eq!(world.sweep().await["payments"]["expired"], 1);
+    assert_eq!(world.sql_number("SELECT next_look_at BETWEEN unixepoch() AND unixepoch() + 86400 FROM orders"), 1);
+    world.control().clear_faults();
+    world.db_payments_are_due();
+    world.sweep().await;
+    assert_eq!(ada.credits().await, 13);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_was_not_answered_is_asked_again_within_the_hour() {
+    let world = World::new().await;
+    a_life(&world).await;
+    // The last look at everything: an order given up long ago, one paid long ago, and a plan that is over.
+    let ada = world.sign_in("ada@example.com").await;
+    ada.begin_purchase("credits-10").await;
+    world.db_write("UPDATE orders SET status = 'expired' WHERE status = 'pending'", []);
+    world.db_write("UPDATE orders SET created_at = created_at - 200 * 86400, paid_at = paid_at - 200 * 86400, looks = 5", []);
+    world.db_write("UPDATE subscriptions SET status = 'expired', expires_at = 1, looks = 5", []);
+    let soon = "SELECT (SELECT count(*) FROM orders WHERE next_look_at BETWEEN unixepoch() AND unixepoch() + 3600) \
+                     + (SELECT count(*) FROM subscriptions WHERE next_look_at BETWEEN unixepoch() AND unixepoch() + 3600)";
+    world.db_payments_are_due();
+    let due = world.sql_number(
+        "SELECT (SELECT count(*) FROM orders WHERE next_look_at = 0) + (SELECT count(*) FROM subscriptions WHERE next_look_at = 0)",
+    );
+    assert!(due >= 3, "{due}");
+    world.fault(Fault::CreemApiAnswers { status: 403 });
+    world.sweep().await;
+    assert_eq!(world.sql_number(soon), due, "{}", world.tail());
+    world.control().clear_faults();
+    world.db_payments_are_due();
+    world.sweep().await;
+    assert_eq!(world.sql_number("SELECT count(*) FROM orders WHERE next_look_at IS NOT NULL"), 0, "answered, it was the last look");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nothing_is_answered_a_sweep_asks_one_batch_of_each_kind() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.begin_purchase("credits-10").await;
+    let more = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60) \
+                INSERT INTO orders (id, user_id, amount, credits, product_id, checkout_id, next_look_at, created_at, updated_at) \
+                SELECT 'more-' || i, user_id, amount, credits, product_id, 'ch_more_' || i, 0, created_at, updated_at FROM orders, n";
+    world.db_write(more, []);
+    world.db_write("UPDATE orders SET created_at = created_at - 90000, next_look_at = 0", []);
+    world.fault(Fault::CreemApiAnswers { status: 403 });
+    assert_eq!(world.sweep().await["payments"]["orders"], 20);
+    assert_eq!(world.sql_number("SELECT count(*) FROM orders WHERE looks > 0"), 20);
+    // Where only some go unanswered it goes on.
+    world.control().clear_faults();
+    world.fault(Fault::CreemApiAnswers { status: 403 }.times(5));
+    world.db_payments_are_due();
+    assert_eq!(world.sweep().await["payments"]["orders"], 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_cut_off_before_its_checkout_expires() {
     let world = World::new().await;
     let ada = world.sign_in("ada@example.com").await;
