@@ -25,6 +25,13 @@ pub enum Fault {
         #[serde(default)]
         prefix: Option<String>,
     },
+    /// What is in the bucket can neither be removed nor written over, as under a lock: 403, and an error for each such key where many
+    /// are to be removed at once.
+    #[serde(rename = "s3.locked")]
+    S3Locked {
+        #[serde(default)]
+        prefix: Option<String>,
+    },
     /// The bucket takes this long before it begins.
     #[serde(rename = "s3.slow")]
     S3Slow {

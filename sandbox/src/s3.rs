@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::RwLock;
 
@@ -35,7 +35,7 @@ pub(crate) fn router(world: &Arc<World>) -> anyhow::Result<Router> {
     let root = world.dir.clone();
     std::fs::create_dir_all(root.join(BUCKET))?;
     let files = FileSystem::new(&root).map_err(|e| anyhow::anyhow!("the bucket folder {}: {e:?}", root.display()))?;
-    let mut builder = S3ServiceBuilder::new(Bucket { files, root, listing: RwLock::default() });
+    let mut builder = S3ServiceBuilder::new(Bucket { files, root, listing: RwLock::default(), world: Arc::clone(world) });
     let credentials = &world.credentials;
     builder.set_auth(s3s::auth::SimpleAuth::from_single(credentials.s3_access_key_id.as_str(), credentials.s3_secret_access_key.as_str()));
     Ok(Router::new().fallback(serve).with_state((Arc::clone(world), builder.build())))
@@ -224,9 +224,28 @@ struct Bucket {
     root: PathBuf,
     /// s3s-fs fails a listing when a file it has just seen is gone: deletes wait for listings.
     listing: RwLock<()>,
+    world: Arc<World>,
+}
+
+/// R2's code for what a lock keeps.
+const LOCKED: &str = "ObjectLockedByBucketPolicy";
+
+fn locked() -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom(LOCKED.into()), "The object is locked, as told by the sandbox.");
+    error.set_status_code(StatusCode::FORBIDDEN);
+    error
 }
 
 impl Bucket {
+    /// Whether there is such an object and a lock lies on it.
+    fn is_locked(&self, method: &Method, bucket: &str, key: &str) -> bool {
+        let locks = |fault: &Fault| match fault {
+            Fault::S3Locked { prefix } if prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix.as_str())) => Some(()),
+            _ => None,
+        };
+        self.root.join(bucket).join(key).exists() && self.world.faults.strike(&format!("{method} /{bucket}/{key}"), locks).is_some()
+    }
+
     /// The side-files s3s-fs leaves when it deletes: a key written again later would inherit them.
     fn forget_attributes(&self, bucket: &str, key: &str) {
         use base64::Engine as _;
@@ -301,8 +320,18 @@ bucket_operations! {
             Ok(answer)
         }
 
+        async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+            if self.is_locked(&Method::PUT, &request.input.bucket, &request.input.key) {
+                return Err(locked());
+            }
+            self.files.put_object(request).await
+        }
+
         async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
             let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+            if self.is_locked(&Method::DELETE, &bucket, &key) {
+                return Err(locked());
+            }
             let _unseen = self.listing.write().await;
             let answer = match self.files.delete_object(request).await {
                 // Two deletes of one key at once: both are right that it is gone.
@@ -315,17 +344,20 @@ bucket_operations! {
             Ok(answer)
         }
 
-        async fn delete_objects(&self, request: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        async fn delete_objects(&self, mut request: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
             if request.input.delete.objects.len() > PAGE_MAX as usize {
                 return Err(s3_error!(MalformedXML));
             }
             let bucket = request.input.bucket.clone();
+            let kept: Vec<_> = request.input.delete.objects.extract_if(.., |o| self.is_locked(&Method::POST, &bucket, &o.key)).collect();
             let keys: Vec<String> = request.input.delete.objects.iter().map(|o| o.key.clone()).collect();
             let _unseen = self.listing.write().await;
-            let answer = self.files.delete_objects(request).await?;
+            let mut answer = self.files.delete_objects(request).await?;
             for key in keys {
                 self.forget_attributes(&bucket, &key);
             }
+            let errors = kept.into_iter().map(|o| Error { code: Some(LOCKED.to_owned()), key: Some(o.key), ..Default::default() });
+            answer.output.errors = Some(errors.collect());
             Ok(answer)
         }
     }
@@ -335,7 +367,6 @@ bucket_operations! {
         head_bucket: HeadBucketInput -> HeadBucketOutput,
         list_buckets: ListBucketsInput -> ListBucketsOutput,
         get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput,
-        put_object: PutObjectInput -> PutObjectOutput,
         head_object: HeadObjectInput -> HeadObjectOutput,
         copy_object: CopyObjectInput -> CopyObjectOutput,
         create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput,

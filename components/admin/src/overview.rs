@@ -92,7 +92,7 @@ const OPERATION: &str = "SELECT json_object(\
     'jobs', json((SELECT coalesce(json_group_array(json_object('job', job, 'started_at', started_at, 'ended_at', ended_at, 'outcome', outcome)), '[]') FROM \
         (SELECT r.job, r.started_at, r.ended_at, r.outcome FROM \
             (SELECT value AS job FROM json_each('[\"alarms\",\"backup\",\"cleanup\",\"reconcile\",\"tasks\"]')) AS names \
-         JOIN job_runs r ON r.id = (SELECT id FROM job_runs WHERE job = names.job ORDER BY started_at DESC, id DESC LIMIT 1)))))";
+         JOIN job_runs r ON r.id = (SELECT id FROM job_runs WHERE job = names.job ORDER BY rowid DESC LIMIT 1)))))";
 
 /// Alarms, newest first.
 ///

@@ -17,7 +17,8 @@ use storage::{Bucket, Description, Writer, key};
 /// The database's and the store's. There is no backup then.
 pub async fn store(bucket: &Bucket, keys: &Keys, run: &Run) -> Result<Manifest, Problem> {
     let plan = plan().await?;
-    let created_at = clock::now();
+    // The database's clock: of two hosts' clocks one may run ahead, and the newest backup is the one with the latest id.
+    let created_at = run.started_at;
     let id = backup::id(created_at)?;
     let app = env!("CARGO_PKG_VERSION").to_owned();
     let header = Header { format: FORMAT, id: id.clone(), created_at, app, tables: plan.tables.clone() };

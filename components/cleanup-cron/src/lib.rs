@@ -2,18 +2,18 @@
 //! to be erased. A scheduler calls it with the cron secret.
 //!
 //! A run takes bounded batches for some seconds and notes where it stopped; the next one goes on there (crates/job). One step failing does
-//! not keep the others from running. How long what is kept: crates/retention, docs/retention.md.
+//! not keep the others from running; what the store would not remove is a failure too. How long what is kept: crates/retention,
+//! docs/retention.md. What time it is, the database says: a host whose clock runs ahead would take everything to be over.
 
 use std::time::Duration;
 
-use clock::now;
 use job::{Done, Run};
 use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service::{Call, Reply, Request, Service};
 use spin_sdk::{http::IntoResponse, http_service};
-use storage::Bucket;
+use storage::{Bucket, Refused};
 
 mod rows;
 mod uploads;
@@ -35,7 +35,7 @@ async fn handle(request: Request) -> impl IntoResponse {
 async fn route(call: Call) -> Result<Reply, Problem> {
     job::serve(&call, "cleanup", |run| async {
         let bucket = Bucket::from_settings(&call.settings)?;
-        sweep(&Sweep { bucket, run, now: now() }).await
+        sweep(&Sweep { bucket, now: run.started_at, run }).await
     })
     .await
 }
@@ -44,7 +44,7 @@ async fn route(call: Call) -> Result<Reply, Problem> {
 struct Sweep {
     bucket: Bucket,
     run: Run,
-    /// Unix seconds.
+    /// Unix seconds, by the database's clock.
     now: i64,
 }
 
@@ -104,7 +104,11 @@ async fn sweep(sweep: &Sweep) -> Result<Done, Problem> {
         }
     };
     sweep.run.reached(&position).await?;
-    let failed = rows_failed || [uploads.is_err(), erasures.is_err(), cache.is_err(), balances.is_err(), walk.is_err()].contains(&true);
+    let refused = walked.refused + uploads.as_ref().map_or(0, |report| report.refused);
+    // Somebody of whom something is left is looked at again, and should have been gone.
+    let left = erasures.as_ref().is_ok_and(|(looked_at, done)| done < looked_at);
+    let steps = [uploads.is_err(), erasures.is_err(), cache.is_err(), balances.is_err(), walk.is_err()];
+    let failed = rows_failed || refused > 0 || left || steps.contains(&true);
     database.insert("expired_balances".to_owned(), told("expired_balances", balances));
     let report = Report {
         deleted_files: uploads.as_ref().map_or(0, |report| report.deleted) + walked.deleted,
@@ -123,6 +127,15 @@ async fn expired_entries(turn: &mut Turn) -> Result<cache::Swept, Problem> {
     let swept = swept.map_err(|error| Problem::new(Code::ServiceUnavailable, "The cache is out of order.").because(error))?;
     *turn = Turn { turn: turn.turn.wrapping_add(1), shares: swept.shares };
     Ok(swept)
+}
+
+/// Tells the log of objects that the store would not remove, and counts them.
+fn refused(step: &str, refused: &[Refused]) -> usize {
+    if let Some(first) = refused.first() {
+        let (count, code) = (refused.len(), &first.code);
+        meter::log(json!({"level": "error", "event": "deletions_refused", "step": step, "count": count, "code": code}));
+    }
+    refused.len()
 }
 
 /// A step's report, or a word that it failed; why is in the log.

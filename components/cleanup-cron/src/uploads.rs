@@ -1,5 +1,7 @@
 //! Uploads whose week is over, and those that were cut off. Their rows lead to their objects.
 
+use std::collections::HashSet;
+
 use database::run;
 use problem::Problem;
 use retention::files;
@@ -19,6 +21,8 @@ pub struct Report {
     pub expired: usize,
     /// Objects removed.
     pub deleted: usize,
+    /// Objects that the store would not remove. Their rows stay, and lead the next run to them.
+    pub refused: usize,
 }
 
 /// Removes uploads, with their objects.
@@ -29,18 +33,24 @@ pub async fn sweep(sweep: &Sweep) -> Result<Report, Problem> {
     let mut report = Report::default();
     loop {
         let due = run(files::DUE, vec![sweep.now.into(), (sweep.now - CUT_OFF).into()]).await?;
-        let keys: Vec<String> = due.iter().map(|row| row.text(0)).collect();
+        let mut keys: Vec<String> = due.iter().map(|row| row.text(0)).collect();
         if keys.is_empty() {
             return Ok(report);
         }
         // What was put there directly and never completed.
         let raw: Vec<String> = keys.iter().map(|key| key::raw(key)).collect();
-        sweep.bucket.delete_many(&raw).await?;
+        let mut left = sweep.bucket.delete_many(&raw).await?;
         // Objects first: a row without its object is swept again, an object without its row is harder to find.
-        report.deleted += sweep.bucket.delete_many(&keys).await?;
+        let refused = sweep.bucket.delete_many(&keys).await?;
+        report.deleted += keys.len() - refused.len();
+        left.extend(refused);
+        report.refused += crate::refused("uploads", &left);
+        let left: HashSet<&str> = left.iter().map(|object| key::upload_of_raw(&object.key).unwrap_or(&object.key)).collect();
+        keys.retain(|key| !left.contains(key.as_str()));
         report.expired += keys.len();
         run(files::GONE, vec![json!(keys).to_string().into()]).await?;
-        if !sweep.goes_on() {
+        // What was refused would be due again at once.
+        if !left.is_empty() || !sweep.goes_on() {
             return Ok(report);
         }
     }

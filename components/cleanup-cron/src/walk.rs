@@ -6,7 +6,7 @@
 //!
 //! A database that knows nothing of what is in the bucket, or a bucket that holds nothing of what the database knows, is more likely a
 //! mistake in the settings, or a backup that was just restored, than a thousand accidents. So results that the database does not know wait a
-//! week, and what would be the greater part of a page is left alone and told.
+//! week, and what would be the greater part of a page, photos too, is left alone and told.
 
 use std::collections::HashSet;
 
@@ -38,7 +38,9 @@ pub struct Report {
     pub listed: usize,
     /// Objects removed: photos older than a week, and those that no row needs.
     pub deleted: usize,
-    /// How many of them had no row.
+    /// Objects that should have gone and that the store would not remove.
+    pub refused: usize,
+    /// How many of both had no row.
     pub strays: usize,
     /// Uploads removed because their object was gone.
     pub lost_photos: usize,
@@ -142,19 +144,23 @@ async fn remove_strays(sweep: &Sweep, folder: Folder, objects: &[Listed], report
         };
         let strays = run(sql, vec![json!(asked).to_string().into()]).await?;
         let (unknown, mut strays): (Vec<_>, Vec<_>) =
-            strays.iter().map(|row| (row.text(0), row.integer(1) == 1)).partition(|(_, unknown)| *unknown && folder != Folder::Photos);
+            strays.iter().map(|row| (row.text(0), row.integer(1) == 1)).partition(|(_, unknown)| *unknown);
         if unknown.len() > DOUBT && unknown.len() * 2 > objects.len() {
             doubt("objects_unknown", folder, unknown.len());
             report.doubted += unknown.len();
         } else {
+            // A photo has waited long enough: it will never be older than a week.
+            let wait = if folder == Folder::Photos { MARGIN } else { UNKNOWN };
             let young: HashSet<&str> =
-                objects.iter().filter(|object| !is_older(object, sweep.now - UNKNOWN)).map(|object| object.key.as_str()).collect();
+                objects.iter().filter(|object| !is_older(object, sweep.now - wait)).map(|object| object.key.as_str()).collect();
             strays.extend(unknown.into_iter().filter(|(key, _)| !young.contains(key.as_str())));
         }
         report.strays += strays.len();
         doomed.extend(strays.into_iter().map(|(key, _)| key));
     }
-    report.deleted += sweep.bucket.delete_many(&doomed).await?;
+    let refused = crate::refused("walk", &sweep.bucket.delete_many(&doomed).await?);
+    report.deleted += doomed.len() - refused;
+    report.refused += refused;
     Ok(())
 }
 

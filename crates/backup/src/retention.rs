@@ -13,13 +13,20 @@ pub struct Found {
 }
 
 /// Seconds.
-const DAY: i64 = 86_400;
+pub const DAY: i64 = 86_400;
 /// All backups that are younger than this are kept, in seconds.
 pub const ALL: i64 = 7 * DAY;
 /// One a week of those that are younger than this, in seconds: what is in no backup any more after this time is nowhere.
 pub const WEEKLY: i64 = ALL + 5 * 7 * DAY;
 /// What has no manifest after this many seconds was cut off.
 const UNFINISHED: i64 = DAY;
+
+/// The newest complete one that was made after `after` and not later than `now`: what says it was made in the future says nothing of its age.
+#[must_use]
+pub fn newest(found: &[Found], after: i64, now: i64) -> Option<String> {
+    let recent = found.iter().filter(|backup| backup.complete && backup.made_at > after && backup.made_at <= now);
+    recent.max_by_key(|backup| backup.made_at).map(|backup| backup.id.clone())
+}
 
 /// The ids of those whose time is over.
 #[must_use]
@@ -73,6 +80,13 @@ mod tests {
             }
             assert!(ages.iter().all(|age| *age < 42) && ages.len() <= 13, "night {night}: {ages:?}");
         }
+    }
+
+    #[test]
+    fn a_backup_is_recent_that_is_complete_and_of_neither_yesterday_nor_tomorrow() {
+        let found = [made(NOW - 100, true), made(NOW - 10, true), made(NOW - 5, false), made(NOW + 60 * DAY, true)];
+        assert_eq!(newest(&found, NOW - 50, NOW).as_deref(), Some(found[1].id.as_str()));
+        assert_eq!(newest(&found, NOW - 10, NOW), None);
     }
 
     #[test]

@@ -238,7 +238,8 @@ async fn connection() -> Result<Rc<Connection>, spin_sdk::sqlite::Error> {
 fn explain(error: spin_sdk::sqlite::Error) -> Error {
     match error {
         spin_sdk::sqlite::Error::Io(text) => read(text),
-        spin_sdk::sqlite::Error::InvalidConnection | spin_sdk::sqlite::Error::DatabaseFull => Error::Unavailable(error.to_string()),
+        // A full database is none that will take the same statement later.
+        spin_sdk::sqlite::Error::InvalidConnection => Error::Unavailable(error.to_string()),
         other => Error::Failed(other.to_string()),
     }
 }
@@ -356,6 +357,12 @@ mod tests {
         for unsure in ["Hrana: `http error: `connection closed before message completed``", "Hrana: `http error: `operation timed out``"] {
             assert!(!is_forgotten(unsure) && !is_busy(unsure), "{unsure}");
         }
+    }
+
+    #[test]
+    fn a_full_database_is_not_a_matter_of_time() {
+        assert!(matches!(explain(spin_sdk::sqlite::Error::DatabaseFull), Error::Failed(_)));
+        assert!(matches!(read("database or disk is full".into()), Error::Failed(_)));
     }
 
     #[test]

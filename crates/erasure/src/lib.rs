@@ -78,10 +78,15 @@ pub async fn sweep(bucket: &Bucket, now: i64) -> Result<(usize, usize), Problem>
     Ok((due.len(), done))
 }
 
-/// Leaves a note beside the backups, which still have the person: whoever restores one erases them there too.
+/// Leaves a note beside the backups, which still have the person: whoever restores one erases them there too. Once: where a lock lies on the
+/// backups, what is there cannot be written again.
 async fn note(bucket: &Bucket, user_id: &str, now: i64) -> Result<(), Problem> {
-    let text = json!({"erased_at": now}).to_string();
-    Ok(bucket.put(&key::erased(user_id), &Description::private("application/json"), text.into()).await?)
+    let key = key::erased(user_id);
+    if !bucket.has(&key).await? {
+        let text = json!({"erased_at": now}).to_string();
+        bucket.put(&key, &Description::private("application/json"), text.into()).await?;
+    }
+    Ok(())
 }
 
 async fn remove(bucket: &Bucket, user_id: &str) -> Result<(), Problem> {
@@ -107,7 +112,7 @@ async fn remove_under(bucket: &Bucket, prefix: &str) -> Result<(), Problem> {
         let (page, _) = bucket.list(prefix, None, PAGE).await?;
         let keys: Vec<String> = page.into_iter().map(|object| object.key).collect();
         // A store that removes nothing is not asked for ever: what stays is found by the look.
-        if keys.is_empty() || bucket.delete_many(&keys).await? == 0 {
+        if keys.is_empty() || bucket.delete_many(&keys).await?.len() == keys.len() {
             return Ok(());
         }
     }

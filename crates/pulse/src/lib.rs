@@ -5,6 +5,7 @@
 
 use std::{pin::pin, time::Duration};
 
+use cache::entry;
 use futures::{
     future::{Either, select},
     join,
@@ -15,6 +16,10 @@ use storage::Bucket;
 pub const LIMIT: Duration = Duration::from_secs(2);
 /// Seconds between two tries to write to the database, whoever asks and how often.
 const WRITES: i64 = 30;
+/// Seconds for which the database may take no writing because somebody else is at it.
+const BUSY: i64 = 60;
+/// Seconds for which it is remembered since when it has taken none: longer than from one look to the next.
+const REMEMBERED: u64 = 900;
 
 /// How a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +66,7 @@ impl Pulse {
 
 /// Probes all three. What is not well is told to the log, with its cause.
 pub async fn take(bucket: &Bucket) -> Pulse {
-    let (database, storage, cache) = join!(database(clock::now()), within(storage(bucket)), within(cache()));
+    let (database, storage, cache) = join!(database(), within(storage(bucket)), within(cache()));
     let pulse = Pulse { database, storage: storage.unwrap_or_else(Beat::Down), cache: cache.unwrap_or_else(Beat::Down) };
     for (store, beat) in pulse.stores() {
         if let Beat::ReadOnly(cause) | Beat::Down(cause) = beat {
@@ -73,33 +78,50 @@ pub async fn take(bucket: &Bucket) -> Pulse {
     pulse
 }
 
-async fn database(now: i64) -> Beat {
+async fn database() -> Beat {
     // The schema's own record, so that an empty database is not taken for a healthy one.
-    let sql = "SELECT (SELECT count(*) FROM schema_migrations), (SELECT at FROM last_write WHERE one = 1)";
+    let sql = "SELECT (SELECT count(*) FROM schema_migrations), (SELECT at FROM last_write WHERE one = 1), unixepoch()";
     let read = async { database::one(sql, Vec::new()).await.map_err(|error| format!("{error:?}")) };
-    let last_write = match within(read).await {
-        Ok(Some(row)) if row.integer(0) > 0 => row.integer(1),
+    let (last_write, now) = match within(read).await {
+        Ok(Some(row)) if row.integer(0) > 0 => (row.integer(1), row.integer(2)),
         Ok(_) => return Beat::Down("the database has no schema".to_owned()),
         Err(cause) => return Beat::Down(cause),
     };
+    // One that lies ahead was written by a clock that was wrong, and says nothing.
+    let last_write = if last_write > now { 0 } else { last_write };
     if last_write > now - WRITES {
         return Beat::Well;
     }
-    match write(now).await {
-        // It is full, or has become read-only. One that is busy with somebody else's writing takes ours later.
-        Some(Err(database::Error::Failed(cause))) => Beat::ReadOnly(cause),
-        _ => Beat::Well,
-    }
+    let cause = match write().await {
+        Some(Ok(())) => return Beat::Well,
+        // It is full, or has become read-only.
+        Some(Err(database::Error::Failed(cause))) => return Beat::ReadOnly(cause),
+        Some(Err(error)) => format!("{error:?}"),
+        None => format!("no answer within {LIMIT:?}"),
+    };
+    // One that is busy with somebody else's writing takes ours later, unless that goes on and on.
+    let seconds = now - within(refused_since(last_write, now)).await.unwrap_or(now);
+    if seconds < BUSY { Beat::Well } else { Beat::ReadOnly(format!("nothing written for {seconds} s: {cause}")) }
+}
+
+/// Since when the database has taken no writing, as whoever saw it first has noted. In the cache, because an instance does not live from one look
+/// to the next.
+async fn refused_since(last_write: i64, now: i64) -> Result<i64, String> {
+    let noted = cache::read::<i64>(entry::HEALTH).await.map_err(|error| error.to_string())?;
+    // What was noted before the last write that succeeded was another time.
+    let since = noted.filter(|since| *since > last_write).unwrap_or(now);
+    cache::write(entry::HEALTH, &since, REMEMBERED).await.map_err(|error| error.to_string())?;
+    Ok(since)
 }
 
 /// Whether the database takes writing at this moment.
 pub async fn takes_writing() -> bool {
-    matches!(write(clock::now()).await, Some(Ok(())))
+    matches!(write().await, Some(Ok(())))
 }
 
 /// `None`: it has not said anything in time.
-async fn write(now: i64) -> Option<Result<(), database::Error>> {
-    let write = async { database::run("UPDATE last_write SET at = ?1 WHERE one = 1", vec![now.into()]).await.map(drop) };
+async fn write() -> Option<Result<(), database::Error>> {
+    let write = async { database::run("UPDATE last_write SET at = unixepoch() WHERE one = 1", Vec::new()).await.map(drop) };
     match select(pin!(write), pin!(spin_sdk::time::sleep(LIMIT))).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(((), _)) => None,
@@ -112,7 +134,7 @@ async fn storage(bucket: &Bucket) -> Result<Beat, String> {
 
 /// Only reads: a probe that writes each time would be a load of its own.
 async fn cache() -> Result<Beat, String> {
-    cache::read::<String>(cache::entry::HEALTH).await.map(|_| Beat::Well).map_err(|error| error.to_string())
+    cache::read::<i64>(entry::HEALTH).await.map(|_| Beat::Well).map_err(|error| error.to_string())
 }
 
 /// What a probe answers, or why it does not.

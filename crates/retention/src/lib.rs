@@ -100,9 +100,12 @@ pub mod lots {
 
 /// Files and the rows they belong to, compared both ways.
 pub mod files {
-    /// Keys of uploads whose week is over (at `?1`) or that have been pending since `?2`.
-    pub const DUE: &str = "SELECT key FROM (SELECT key FROM uploads WHERE expires_at <= ?1 ORDER BY expires_at LIMIT 1000) \
-        UNION SELECT key FROM (SELECT key FROM uploads WHERE status = 'pending' AND created_at <= ?2 ORDER BY created_at LIMIT 1000) LIMIT 1000";
+    /// Keys of uploads whose week is over (at `?1`) or that have been pending since `?2` and are being looked at by nobody. What was pending
+    /// is over with this, so that nobody completes it while its files are removed.
+    pub const DUE: &str = "UPDATE uploads SET expires_at = min(expires_at, 0) WHERE key IN (\
+            SELECT key FROM (SELECT key FROM uploads WHERE expires_at <= ?1 ORDER BY expires_at LIMIT 1000) \
+            UNION SELECT key FROM (SELECT key FROM uploads \
+                WHERE status = 'pending' AND created_at <= ?2 AND claimed_until <= ?1 ORDER BY created_at LIMIT 1000) LIMIT 1000) RETURNING key";
     /// Removes the uploads with these keys (`?1`: JSON list).
     pub const GONE: &str = "DELETE FROM uploads WHERE key IN (SELECT value FROM json_each(?1)) RETURNING 1";
 

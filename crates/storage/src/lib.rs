@@ -143,6 +143,14 @@ pub enum Error {
     TooLarge,
 }
 
+impl Error {
+    /// Whether the store understood and would not: asking again changes nothing. What is locked answers so, and to a key without the right.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.is_client_error() && !outbound::is_passing(*status))
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         Self::new(Code::StorageUnavailable, "The file store is out of reach. Nothing was lost; try again in a moment.")
@@ -198,6 +206,13 @@ impl Listed {
     pub fn written_at(&self) -> Option<i64> {
         clock::parse_millis(&self.last_modified).map(|millis| millis / 1_000)
     }
+}
+
+/// An object that the store would not remove, and the code it gave.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub key: String,
+    pub code: String,
 }
 
 /// The product's bucket.
@@ -322,13 +337,14 @@ impl Bucket {
         self.exchange("delete", Method::DELETE, key, &[], &[], Bytes::new()).await.map(drop)
     }
 
-    /// Removes up to [`PAGE`] objects in one call and answers how many the store removed.
+    /// Removes up to [`PAGE`] objects in one call and answers those that the store would not remove: somebody has locked them, or our key may
+    /// not remove anything.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn delete_many(&self, keys: &[String]) -> Result<usize, Error> {
+    pub async fn delete_many(&self, keys: &[String]) -> Result<Vec<Refused>, Error> {
         if keys.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let keys = &keys[..keys.len().min(PAGE)];
         let body = xml::delete(keys);
@@ -341,7 +357,7 @@ impl Bucket {
         if !answer.contains("<DeleteResult") {
             return Err(unexpected("delete_many", &"not a result"));
         }
-        Ok(keys.len() - xml::count(&answer, "Error").min(keys.len()))
+        xml::refused(&answer).ok_or_else(|| unexpected("delete_many", &"a refusal of no key"))
     }
 
     /// One page of the objects under `prefix` in key order, and the token of the next page.

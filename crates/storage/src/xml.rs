@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::Listed;
+use crate::{Listed, Refused};
 
 /// The text of the first `<name>` in `document`, decoded.
 pub(crate) fn text(document: &str, name: &str) -> Option<String> {
@@ -22,6 +22,13 @@ pub(crate) fn objects(document: &str) -> Vec<Listed> {
     let objects = contents
         .filter_map(|object| Some(Listed { key: text(object, "Key")?, last_modified: text(object, "LastModified").unwrap_or_default() }));
     objects.collect()
+}
+
+/// What a DeleteObjects answer says was not removed; `None`: it says so of something that has no key. What is not there is as good as removed.
+pub(crate) fn refused(document: &str) -> Option<Vec<Refused>> {
+    let errors = document.split("<Error>").skip(1).map(|part| part.split("</Error>").next().unwrap_or_default());
+    let refused = errors.map(|error| Some(Refused { key: text(error, "Key")?, code: text(error, "Code").unwrap_or_default() }));
+    refused.filter(|refused| refused.as_ref().is_none_or(|refused| refused.code != "NoSuchKey")).collect()
 }
 
 /// The body of DeleteObjects.
@@ -64,6 +71,16 @@ mod tests {
         assert_eq!((objects[1].key.as_str(), objects[1].written_at()), ("x&y", None));
         assert_eq!(text(page, "NextContinuationToken").as_deref(), Some("a&lt;b"));
         assert_eq!(text(page, "Missing"), None);
+    }
+
+    #[test]
+    fn what_was_not_removed_is_named() {
+        let answer = "<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Code>AccessDenied</Code><Key>b&amp;c</Key></Error>\
+                      <Error><Key>d</Key><Code>NoSuchKey</Code></Error></DeleteResult>";
+        let left = refused(answer).expect("keys");
+        assert_eq!(left.iter().map(|one| (one.key.as_str(), one.code.as_str())).collect::<Vec<_>>(), [("b&c", "AccessDenied")]);
+        assert!(refused("<DeleteResult/>").is_some_and(|left| left.is_empty()));
+        assert!(refused("<DeleteResult><Error><Code>InternalError</Code></Error></DeleteResult>").is_none());
     }
 
     #[test]

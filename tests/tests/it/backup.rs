@@ -309,7 +309,83 @@ async fn a_backup_is_due_once_a_day_and_one_runs_at_a_time() {
     back_up(&world).await;
     assert_eq!(world.backups().len(), 4);
     world.db_write("UPDATE job_runs SET started_at = started_at - 72001, ended_at = ended_at - 72001", []);
+    for backup in fs::read_dir(world.bucket_folder().join("backups")).unwrap().map(|entry| entry.unwrap().path()) {
+        let random = backup.to_str().unwrap().rsplit('_').next().unwrap().to_owned();
+        fs::rename(&backup, backup.with_file_name(format!("{}_{random}", clock_stamp(now() - 72_001)))).unwrap();
+    }
     assert_eq!(once().await["outcome"], "done");
+    assert_eq!(world.backups().len(), 6);
+}
+
+/// Puts a backup into the bucket as if it had been made then, and answers its id.
+fn made(world: &World, at: i64, complete: bool) -> String {
+    let id = format!("{}_0123abcd", clock_stamp(at));
+    let folder = world.bucket_folder().join("backups").join(&id);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("data"), "x").unwrap();
+    if complete {
+        fs::write(folder.join("manifest.json"), "{}").unwrap();
+    }
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_could_not_tidy_up_is_made_up_for_without_another_backup() {
+    let world = World::new().await;
+    made(&world, now() - 50 * 86_400, true);
+    world.fault(Fault::S3Answers { status: 503, method: Some("DELETE".into()), prefix: Some("backups/".into()) });
+    let first = world.scheduled(503, "/internal/backup").await;
+    assert_eq!((&first["outcome"], &first["kept"]["error"]), (&json!("failed"), &json!("storage_unavailable")));
+    for _ in 0..2 {
+        let again = world.scheduled(503, "/internal/backup").await;
+        assert_eq!((&again["made_before"], &again["backup"]), (&first["backup"], &Value::Null), "{again}");
+    }
+    assert_eq!(world.backups().len(), 4);
+    // Whoever asks for one is given one.
+    world.stranger().send(503, ask(&world, "/internal/backup?now=true")).await;
+    assert_eq!(world.backups().len(), 6);
+    world.control().clear_faults();
+    let done = world.scheduled(200, "/internal/backup").await;
+    assert_eq!((&done["outcome"], &done["kept"]["deleted_backups"]), (&json!("done"), &json!(1)), "{done}");
+    assert_eq!(world.scheduled(200, "/internal/backup").await["outcome"], "not_due");
+    assert_eq!(world.backups().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_runs_ahead_removes_no_backup() {
+    let world = World::new().await;
+    // As the store has it, it is sixty days ago; the database takes the last backup to be of today, and the others to be long over.
+    let then = now() - 60 * 86_400;
+    for id in [made(&world, then - 86_400, true), made(&world, then - 2 * 86_400, true), made(&world, now() - 60, true)] {
+        assert!(world.control().age_objects(&format!("backups/{id}/"), Duration::from_secs(60 * 86_400)).unwrap() == 2);
+    }
+    let report = world.scheduled(200, "/internal/backup").await;
+    assert_eq!((&report["kept"]["backups"], &report["kept"]["deleted_backups"]), (&json!(3), &json!(0)), "{report}");
+    // One that says it is of a time to come is none of today.
+    fs::remove_dir_all(world.bucket_folder().join("backups")).unwrap();
+    made(&world, now() + 60 * 86_400, true);
+    world.db_write("DELETE FROM job_runs", []);
+    let report = world.scheduled(200, "/internal/backup").await;
+    assert!(report["backup"].is_string(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_locked_goes_later() {
+    let world = World::new().await;
+    // What a run that was cut off has left.
+    made(&world, now() - 2 * 86_400, false);
+    world.fault(Fault::S3Locked { prefix: Some("backups/".into()) });
+    let kept = back_up(&world).await["kept"].clone();
+    assert_eq!(kept, json!({"backups": 2, "deleted_backups": 0, "deleted_notes": 0, "refused": 1, "overdue": 0}));
+    // This one should be nowhere any more.
+    made(&world, now() - 44 * 86_400, true);
+    let report = world.stranger().send(503, ask(&world, "/internal/backup?now=true")).await.json();
+    assert_eq!((&report["kept"]["refused"], &report["kept"]["overdue"]), (&json!(2), &json!(1)), "{report}");
+    assert!(report["backup"].is_string(), "there is a backup all the same: {report}");
+    assert_eq!(world.events("backup_not_removed").len(), 3);
+    world.control().clear_faults();
+    let kept = back_up(&world).await["kept"].clone();
+    assert_eq!((&kept["deleted_backups"], &kept["backups"]), (&json!(2), &json!(3)), "{kept}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,10 @@
 //! `/health`: is each of the stores there?
 
+use std::time::Duration;
+
 use e2e::{Options, World, product_with};
+use http::Method;
+use rusqlite::Connection;
 use sandbox::Fault;
 use serde_json::json;
 
@@ -89,6 +93,37 @@ async fn somebody_else_who_writes_for_long_does_not_make_the_database_unhealthy(
     let world = World::new().await;
     world.stranger().get(200, "/health").await;
     world.db_write("UPDATE last_write SET at = 0", []);
+    let writer = world.db_hold_the_pen();
+    world.stranger().get(200, "/health").await;
+    drop(writer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_writing_for_a_minute_is_unhealthy() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Options::default() }).await;
+    world.db_write("UPDATE last_write SET at = 0", []);
+    let writer = world.db_hold_the_pen();
+    world.stranger().get(200, "/health").await;
+    // A minute later, when what waited for its turn has given up.
+    let store = Connection::open(&cache).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    let earlier = "UPDATE spin_key_value SET value = CAST(json_set(CAST(value AS TEXT), '$.value', unixepoch() - 61) AS BLOB) WHERE key = 'temp:health'";
+    assert_eq!(store.execute(earlier, []).unwrap(), 1);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let answer = world.stranger().get(503, "/health").await;
+    assert_eq!(answer.json(), json!({"status": "down", "database": false, "storage": true, "cache": true}));
+    assert_eq!(world.events("store_unhealthy")[0]["how"], "can be read, but refuses to be written");
+    drop(writer);
+    let well = async || {
+        let answer = world.stranger().ask(world.stranger().request(Method::GET, "/health")).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+    };
+    world.until("the database to be written again", well).await;
+    assert!(world.sql_number("SELECT at FROM last_write") > 0);
+    // What was before that does not count any more.
+    world.db_write("UPDATE last_write SET at = at - 31", []);
     let writer = world.db_hold_the_pen();
     world.stranger().get(200, "/health").await;
     drop(writer);

@@ -362,6 +362,36 @@ async fn what_the_store_will_not_give_up_now_the_sweep_removes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lock_on_the_backups_keeps_nobodys_photos() {
+    let world = World::new().await;
+    let (ada, _) = somebody(&world, "ada@example.com").await;
+    world.fault(Fault::S3Locked { prefix: Some("backups/".into()) });
+    // The first look comes as far as the note, which cannot be written a second time.
+    world.fault(Fault::S3Answers { status: 503, method: Some("POST".into()), prefix: None });
+    ada.delete(202, "/api/me").await;
+    assert_eq!((world.backups().len(), world.objects().len()), (1, 2));
+    let faults = world.control().faults();
+    assert!(world.control().remove_fault(faults[1].id), "the lock stays");
+    world.db_write("UPDATE erasures SET next_look_at = 0", []);
+    assert_eq!(world.sweep().await["erasures"], json!({"looked_at": 1, "done": 1}));
+    assert_eq!(world.objects(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lock_keeps_of_somebody_fails_the_sweep_until_it_is_gone() {
+    let world = World::new().await;
+    let (ada, _) = somebody(&world, "ada@example.com").await;
+    world.fault(Fault::S3Locked { prefix: Some("cache/".into()) });
+    ada.delete(202, "/api/me").await;
+    world.db_write("UPDATE erasures SET next_look_at = 0", []);
+    let report = world.scheduled(503, "/internal/cleanup").await;
+    assert_eq!((&report["outcome"], &report["erasures"]), (&json!("failed"), &json!({"looked_at": 1, "done": 0})));
+    world.control().clear_faults();
+    world.db_write("UPDATE erasures SET next_look_at = 0", []);
+    assert_eq!(world.sweep().await["erasures"], json!({"looked_at": 1, "done": 1}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_on_its_way_when_somebody_went_does_not_arrive() {
     let world = World::new().await;
     world.fault(Fault::KieDelay { ms: 1_500 });
