@@ -64,8 +64,10 @@ pub fn document() -> Value {
             "summary": "The backend of an AI hairstyle photo product.",
             "description": "People sign in, upload a photo, choose hairstyles and pay with credits; an AI provider makes the pictures.\n\nJSON in and out. \
                 Times are Unix seconds, money is in the currency's smallest unit. Errors are problem details (RFC 9457) with a stable `code`; what belongs \
-                to somebody else is 404. A request may bring its own `x-request-id`; every answer carries one. Whatever is read with GET answers HEAD too. What is described \
-                stays: fields, values and operations are added, and neither removed nor given another meaning.",
+                to somebody else is 404. A request may bring its own `x-request-id`, and every answer of a component carries one; that there is nothing at an \
+                address is also said without any. Where a component does not come to its answer, the server's own 400, 500 or 504 has no body. What is read with GET \
+                answers HEAD too, but for steps of signing in and paying, and what streams: `/auth/login/{provider}`, `/auth/callback/{provider}`, `/auth/google/nonce`, \
+                `/callback/payment`, `/api/me/export` and `/api/tasks/{task_no}/events` take GET alone. What is described stays: fields, values and operations are added, and neither removed nor given another meaning.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -229,6 +229,13 @@ pub fn problems() -> Value {
                 entry["headers"]["allow"] =
                     json!({"description": "Methods that are answered.", "required": true, "schema": {"type": "string"}});
             }
+            404 => {
+                let header = &mut entry["headers"]["x-request-id"];
+                *header = headers()["requestId"].take();
+                header["required"] = false.into();
+                header["description"] =
+                    format!("{} Not there where no component was asked.", header["description"].as_str().unwrap_or_default()).into();
+            }
             401 => entry["headers"]["www-authenticate"] = json!({"description": "`Bearer`.", "schema": {"type": "string"}}),
             _ => {}
         }
@@ -348,7 +355,7 @@ fn uploads(s: &mut Schemas) -> Vec<Operation> {
         of("delete", "/api/uploads/{id}", "deleteUpload", "Delete a photo").empty(204, "It is gone.").fails(&[404, 409]),
         of("get", "/files/{key}", "getFile", "A photo or a picture of one's own")
             .about("`key` is the rest of the path, with its slashes: addresses come from other answers.")
-            .query("download", one_of(&["1"]), "`1`: the browser saves it instead of showing it.")
+            .query("download", one_of(&["1", "true"]), "The browser saves it instead of showing it.")
             .empty(302, "To a link that is good for ten minutes.")
             .header(302, "location", "Where the file lies.")
             .fails(&[404]),

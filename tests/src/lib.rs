@@ -323,6 +323,7 @@ impl World {
 
     /// Lets the power go at the n-th host call of a component from now on (on each host, if there are two).
     pub fn crash_at(&self, component: &str, call: u64, moment: host::Moment) {
+        self.host_may_answer(500);
         for app in self.apps() {
             app.crash(host::Crash { component: Some(component.to_owned()), call, moment });
         }

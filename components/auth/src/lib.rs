@@ -63,15 +63,14 @@ async fn route(call: Call) -> Result<Reply, Problem> {
         (["auth", "link", provider], &Method::POST) => link(&call, known(provider)?).await,
         (["auth", "google"], &Method::POST) => one_tap(call).await,
         (["auth", "google", "nonce"], &Method::GET) => nonce(&call),
-        (["auth", "session"], &Method::GET) => session_of(&call).await,
+        (["auth", "session"], &Method::GET | &Method::HEAD) => session_of(&call).await,
         (["auth", "logout"], &Method::POST) => logout(&call).await,
-        (["auth", "sessions"], &Method::GET) => sessions(&call).await,
+        (["auth", "sessions"], &Method::GET | &Method::HEAD) => sessions(&call).await,
         (["auth", "sessions", id], &Method::DELETE) => revoke(&call, id).await,
-        (["auth", "identities"], &Method::GET) => identities(&call).await,
+        (["auth", "identities"], &Method::GET | &Method::HEAD) => identities(&call).await,
         (["auth", "identities", id], &Method::DELETE) => unlink(&call, id).await,
-        (["auth", "login" | "callback", _] | ["auth", "session" | "sessions" | "identities"] | ["auth", "google", "nonce"], _) => {
-            Err(Problem::method_not_allowed("GET"))
-        }
+        (["auth", "login" | "callback", _] | ["auth", "google", "nonce"], _) => Err(Problem::method_not_allowed("GET")),
+        (["auth", "session" | "sessions" | "identities"], _) => Err(Problem::method_not_allowed("GET, HEAD")),
         (["auth", "google" | "logout"] | ["auth", "link", _], _) => Err(Problem::method_not_allowed("POST")),
         (["auth", "sessions" | "identities", _], _) => Err(Problem::method_not_allowed("DELETE")),
         _ => Err(Problem::not_found("address")),
@@ -187,6 +186,7 @@ fn nonce(call: &Call) -> Result<Reply, Problem> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct OneTap {
     credential: String,
 }
@@ -254,8 +254,13 @@ async fn logout(call: &Call) -> Result<Reply, Problem> {
     if call.bearer().is_none() {
         session::refuse_other_sites(call)?;
     }
+    let all = call.query("all");
+    // Whoever meant all sessions must not believe that they are over.
+    if all.is_some_and(|all| all != "true") {
+        return Err(Problem::invalid("all", "all is true, or left out."));
+    }
     if let Some(caller) = session::find(call).await? {
-        if call.query("all") == Some("true") {
+        if all.is_some() {
             session::end_all(&caller.user_id).await?;
         } else {
             end(&caller.user_id, &caller.session).await?;

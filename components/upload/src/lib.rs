@@ -196,7 +196,8 @@ async fn file(call: &Call, key: &str) -> Result<Reply, Problem> {
     let bucket = Bucket::from_settings(&call.settings)?;
     let link = match call.query("download") {
         Some("1" | "true") => bucket.download_link(key, &name, LINK)?,
-        _ => bucket.link(key, LINK)?,
+        Some(_) => return Err(Problem::invalid("download", "download is 1 or true, or left out.")),
+        None => bucket.link(key, LINK)?,
     };
     let mut response = reply::redirect(&link)?;
     // The browser may reuse the redirect while the link is surely good.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::kie::Callback;
-use e2e::{Options, PATIENCE, Person, World, now};
+use e2e::{Options, PATIENCE, Person, World, contract, now};
 use futures::future::join_all;
 use http::Method;
 use sandbox::Fault;
@@ -38,7 +38,12 @@ impl Stream {
         if let Some(seen) = seen {
             request = request.header("last-event-id", seen);
         }
-        request.send().await.unwrap()
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let asked = contract::Asked::of(&request);
+        let answer = client.execute(request).await.unwrap();
+        contract::check_head(&asked, &answer).await;
+        answer
     }
 
     async fn open(person: &Person, task: &str, seen: Option<&str>) -> Self {

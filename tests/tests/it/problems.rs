@@ -1,12 +1,15 @@
 //! What every route does the same way: methods, unknown addresses, request ids, log lines, and what never gets into the log.
 
-use e2e::{CRON_SECRET, DATA_KEY, Person, SESSION_SECRET, World, photos};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use e2e::{CRON_SECRET, DATA_KEY, Options, Person, SESSION_SECRET, World, contract, photos, root};
 use http::Method;
 use sandbox::{Credential, Credentials};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Every route with the methods it answers to.
-const ROUTES: [(&str, &str); 63] = [
+const ROUTES: [(&str, &str); 66] = [
     ("/auth/login/google", "GET"),
     ("/auth/login/github", "GET"),
     ("/auth/callback/google", "GET"),
@@ -14,10 +17,12 @@ const ROUTES: [(&str, &str); 63] = [
     ("/auth/google", "POST"),
     ("/auth/google/nonce", "GET"),
     ("/auth/link/github", "POST"),
-    ("/auth/session", "GET"),
+    ("/auth/session", "GET, HEAD"),
     ("/auth/logout", "POST"),
-    ("/auth/sessions", "GET"),
+    ("/auth/sessions", "GET, HEAD"),
     ("/auth/sessions/abc", "DELETE"),
+    ("/auth/identities", "GET, HEAD"),
+    ("/auth/identities/abc", "DELETE"),
     ("/api/uploads", "GET, HEAD, POST"),
     ("/api/uploads/abc", "GET, HEAD, DELETE"),
     ("/api/uploads/presign", "POST"),
@@ -62,6 +67,7 @@ const ROUTES: [(&str, &str); 63] = [
     ("/internal/backup", "POST"),
     ("/internal/alarms", "POST"),
     ("/health", "GET, HEAD"),
+    ("/health/live", "GET, HEAD"),
     ("/", "GET, HEAD"),
     ("/gallery/abc", "GET, HEAD"),
     ("/credits", "GET, HEAD"),
@@ -101,6 +107,100 @@ async fn where_get_is_answered_head_is_too() {
     }
 }
 
+fn description() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(root().join("components/web/site/openapi.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn what_the_description_says_about_head_is_so() {
+    let description = description();
+    let text = description["info"]["description"].as_str().unwrap();
+    let said = text.split_once("answers HEAD too, but for ").unwrap().1.split_once(" take GET alone").unwrap().0;
+    let said: BTreeSet<&str> = said.split('`').skip(1).step_by(2).collect();
+    let fits = |path: &str, route: &str| {
+        let (parts, segments): (Vec<&str>, Vec<&str>) = (path.split('/').collect(), route.split('/').collect());
+        let same = |(part, segment): (&&str, &&str)| part == segment || part.starts_with('{');
+        (parts.len() == segments.len() || path == "/files/{key}") && parts.iter().zip(&segments).all(same)
+    };
+    let operations = contract::operations();
+    let read: Vec<&str> = operations.iter().filter(|(method, _)| method == "GET").map(|(_, path)| path.as_str()).collect();
+    let alone = |path: &&&str| {
+        let mut routes = ROUTES.iter().filter(|(route, allow)| allow.contains("GET") && fits(path, route)).peekable();
+        assert!(routes.peek().is_some(), "{path} is described and not in the table above");
+        routes.all(|(_, allow)| !allow.contains("HEAD"))
+    };
+    assert_eq!(said, read.iter().filter(alone).copied().collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_component_answers_has_neither_a_body_nor_an_id() {
+    let world = World::with(Options { request_timeout: Some(Duration::from_secs(4)), ..Options::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    world.host_may_answer(400);
+    let nowhere = ada.send(400, ada.request(Method::GET, "/api/me").header("host", "no host at all")).await;
+    world.fault(sandbox::Fault::S3Slow { ms: 20_000, method: Some("PUT".into()), prefix: None });
+    world.host_may_answer(504);
+    let late = ada.send(504, ada.upload_request("image/jpeg", photos::read("portrait.jpg"))).await;
+    for answer in [nowhere, late] {
+        assert_eq!((answer.body.len(), answer.header("x-request-id")), (0, ""), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_holds_more_than_is_described_is_refused() {
+    let variables = [("admin_emails".to_owned(), "ada@example.com".to_owned())].into();
+    let world = World::with(Options { variables, ..Options::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let description = description();
+    let mut bodies = 0;
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let Some(schema) = operation.pointer("/requestBody/content/application~1json/schema/$ref") else { continue };
+            let schema = description.pointer(schema.as_str().unwrap().trim_start_matches('#')).unwrap();
+            assert_eq!(schema["additionalProperties"], false, "{path}");
+            let request = ada.request(method.to_uppercase().parse().unwrap(), &path.replace("{id}", &ada.id().await));
+            let answer = ada.send(422, request.json(&json!({"surprise": 1}))).await;
+            let detail = answer.problem("invalid_input")["detail"].clone();
+            assert!(detail.as_str().unwrap().contains("unknown field `surprise`"), "{answer}");
+            bodies += 1;
+        }
+    }
+    assert!(bodies >= 7, "{bodies}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_of_another_value_than_is_described_is_refused_and_changes_nothing() {
+    let variables = [("admin_emails".to_owned(), "ada@example.com".to_owned())].into();
+    let world = World::with(Options { variables, ..Options::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let key = ada.upload("portrait.jpg").await["key"].as_str().unwrap().to_owned();
+    let description = description();
+    let mut names = BTreeSet::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            // A scheduler is no person: of `now` anything but `true` asks for nothing.
+            for parameter in operation["parameters"].as_array().unwrap().iter().filter(|_| !path.starts_with("/internal")) {
+                let Some(words) = parameter["schema"]["enum"].as_array().filter(|_| parameter["in"] == "query") else { continue };
+                let name = parameter["name"].as_str().unwrap();
+                for value in ["", "yes", "TRUE", "0"] {
+                    assert!(!words.contains(&json!(value)));
+                    let path = format!("{}?{name}={value}", path.replace("{key}", &key));
+                    let answer = ada.send(422, ada.request(method.to_uppercase().parse().unwrap(), &path)).await;
+                    assert_eq!(answer.wrong_fields(), [name], "{answer}");
+                }
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["all", "download", "state", "status"]);
+    ada.get(200, "/api/me").await;
+    for value in ["1", "true"] {
+        ada.get(302, &format!("/files/{key}?download={value}")).await;
+    }
+    ada.post(204, "/auth/logout?all=true").await;
+    ada.get(401, "/api/me").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_address_is_not_found() {
     let world = World::new().await;
@@ -112,6 +212,7 @@ async fn an_unknown_address_is_not_found() {
             assert_eq!(answer.header("content-type"), "application/problem+json", "{answer}");
             let problem = answer.json();
             assert_eq!((&problem["code"], &problem["status"], &problem["type"]), (&json!("not_found"), &json!(404), &json!("about:blank")));
+            assert_eq!(answer.header("x-request-id"), "", "no component was asked: {answer}");
         }
     }
     // Those below a component's own.

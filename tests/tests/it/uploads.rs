@@ -334,6 +334,56 @@ async fn a_photo_deleted_while_the_store_is_down_is_hidden_at_once_and_removed_b
     assert_nothing_stored(&world, "the sweep came by");
 }
 
+/// A photo that its owner has put into the bucket an hour ago; answers where it is completed.
+async fn put_an_hour_ago(world: &World, person: &Person) -> String {
+    let file = photos::read("portrait.jpg");
+    let wish = json!({"content_type": "image/jpeg", "size": file.len()});
+    let upload = person.post_json(201, "/api/uploads/presign", &wish).await.json()["upload"].clone();
+    let put = world.stranger().request(Method::PUT, upload["put"]["url"].as_str().unwrap());
+    world.stranger().send(200, put.header("content-type", "image/jpeg").body(file)).await;
+    world.db_write("UPDATE uploads SET created_at = created_at - 3601 WHERE status = 'pending'", []);
+    format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_being_completed_is_not_swept_away() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let complete = put_an_hour_ago(&world, &ada).await;
+    // The look at it takes as long as a sweep.
+    world.fault(Fault::S3Slow { ms: 4_000, method: Some("GET".into()), prefix: Some("cache/".into()) }.once());
+    let completing = ada.send(200, ada.request(Method::POST, &complete));
+    let sweeping = async {
+        let began = async || if world.heard(Service::S3, ".raw") >= 2 { Ok(()) } else { Err("nobody has looked".to_owned()) };
+        world.until("the look", began).await;
+        world.sweep().await
+    };
+    let (done, report) = futures::join!(completing, sweeping);
+    assert_eq!((&report["uploads"]["expired"], &report["uploads"]["deleted"]), (&json!(0), &json!(0)), "{report}");
+    let done = done.json()["upload"].clone();
+    assert_eq!(done["sha256"], sha256(&ada.download(done["url"].as_str().unwrap()).await));
+    world.sweep().await;
+    assert_eq!(world.objects(), [done["key"].as_str().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_being_swept_away_cannot_be_completed() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    let complete = put_an_hour_ago(&world, &ada).await;
+    world.fault(Fault::S3Slow { ms: 2_000, method: Some("POST".into()), prefix: None });
+    let completing = async {
+        let began = async || if world.heard(Service::S3, "POST") > 0 { Ok(()) } else { Err("no deletion".to_owned()) };
+        world.until("the deletion", began).await;
+        // Rather a word than a photo that is said to be there and is removed.
+        ada.post(404, &complete).await.problem("not_found");
+    };
+    let (report, ()) = futures::join!(world.sweep(), completing);
+    assert_eq!(report["uploads"]["expired"], 1, "{report}");
+    assert_nothing_stored(&world, "swept");
+    assert_eq!(world.sql_number("SELECT count(*) FROM uploads"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_reached_by_its_exact_key_only() {
     let world = World::new().await;
@@ -385,7 +435,8 @@ async fn a_download_comes_under_a_name_of_ours() {
     let (disposition, _) = saved(&format!("{photo}?download=1")).await;
     assert!(disposition.starts_with("attachment; filename=\"photo-") && disposition.ends_with(".jpg\""), "{disposition}");
     assert_eq!(saved(photo).await.0, "", "without a wish it is shown");
-    assert_eq!(saved(&format!("{photo}?download=evil.html")).await.0, "", "nobody else chooses the name");
+    // Nobody else chooses the name.
+    ada.get(422, &format!("{photo}?download=evil.html")).await.problem("invalid_input");
     bucket.get(403, &link.replace("bob-cut", "evil")).await;
     world.stranger().get(401, &format!("{picture}?download=1")).await.problem("unauthenticated");
     world.sign_in("eve@example.com").await.get(404, &format!("{picture}?download=1")).await.problem("not_found");
