@@ -22,6 +22,16 @@ async fn a_life(world: &World) -> Person {
     ada
 }
 
+/// Somebody who bought a pack more than a day ago; nobody told us that it is paid.
+async fn paid_unheard_a_day_ago(world: &World) -> Person {
+    world.fault(Fault::CreemWebhookDrop);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
+    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
+    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    ada
+}
+
 /// The books, without ids and times.
 fn books(world: &World) -> Vec<Vec<Value>> {
     let ledger = world.sql("SELECT type, amount, entity_type, expires_at IS NULL FROM credit_records ORDER BY 1, 2, 3");
@@ -102,11 +112,7 @@ async fn an_order_that_was_given_up_and_paid_unheard_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_not_given_up_because_our_key_is_refused() {
     let world = World::new().await;
-    world.fault(Fault::CreemWebhookDrop);
-    let ada = world.sign_in("ada@example.com").await;
-    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
-    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
-    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    let ada = paid_unheard_a_day_ago(&world).await;
     for status in [401, 403, 429, 400] {
         world.db_payments_are_due();
         world.fault(Fault::CreemApiAnswers { status });
@@ -124,11 +130,7 @@ async fn an_order_is_not_given_up_because_our_key_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_checkout_is_unknown_expires_and_is_looked_for_again() {
     let world = World::new().await;
-    world.fault(Fault::CreemWebhookDrop);
-    let ada = world.sign_in("ada@example.com").await;
-    let order = ada.begin_purchase("credits-10").await["id"].as_str().unwrap().to_owned();
-    world.control().fire(&order, PaymentEvent::Pay).await.unwrap();
-    world.db_write("UPDATE orders SET created_at = created_at - 90000", []);
+    let ada = paid_unheard_a_day_ago(&world).await;
     world.db_payments_are_due();
     // As it answers to a key of its other environment.
     world.fault(Fault::CreemApiAnswers { status: 404 });

@@ -83,7 +83,8 @@ const UNDECIDED = ["conflict", "rate_limited", "unauthenticated"];
 /**
  * Sends a wish with an Idempotency-Key, by `send(key)`, and answers what that does. The same wish (anything that can be JSON) has the same key
  * until it is known what came of it: it was answered, or refused in so many words. So an answer that got lost costs nothing twice, however
- * often and from whichever page it is tried again. For everything that spends: orders of pictures, and of credits.
+ * often and from whichever page it is tried again. A conflict says that the first is still at work, and is told so; where it can mean something
+ * else, `send` gives it another code. For everything that spends: orders of pictures, and of credits.
  */
 export async function keyed(wished, send) {
   const name = JSON.stringify(wished);
@@ -98,19 +99,15 @@ export async function keyed(wished, send) {
     return answer;
   } catch (error) {
     if (error.status >= 400 && error.status < 500 && !UNDECIDED.includes(error.code)) settled();
-    throw error;
+    throw error.code === "conflict" ? Object.assign(new Error(w.underWay), { words: w.underWay }) : error;
   }
 }
 
 /** Orders pictures and answers the tasks. However often the same is tried, it is ordered once. */
 export async function order(wanted, wished = wanted) {
-  try {
-    const { tasks, credits } = await keyed(wished, (once) => post("/api/tasks", { json: wanted, once }));
-    setCredits(credits.balance);
-    return tasks;
-  } catch (error) {
-    throw error.code === "conflict" ? Object.assign(new Error(w.underWay), { words: w.underWay }) : error;
-  }
+  const { tasks, credits } = await keyed(wished, (once) => post("/api/tasks", { json: wanted, once }));
+  setCredits(credits.balance);
+  return tasks;
 }
 
 /** The same picture once more: another wish than the first, even where it reads the same. */

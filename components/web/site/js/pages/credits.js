@@ -20,7 +20,7 @@ const w = words({
     plans: "Or have them every month", plansText: "New credits each month, good for that month. Cancel when you like.", cycle: "How it is paid", monthly: "Monthly", yearly: "Yearly",
     month: "a month", year: "a year", eachMonth: (n) => `${credits(n)} each month`, isMonthly: (sum) => `${sum} a month`, saves: (sum) => `Saves ${sum} a year`, take: (plan) => `Take ${plan}`,
     tax: "Prices are in US dollars without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.", taxOther: "Prices are without tax, which the payment page adds where it is due. Payment is with creem.io; your card is never seen here.",
-    nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.", underWay: "Your order from before is still being worked on. Press again in a moment; nothing is ordered twice.",
+    nothingSold: "Nothing is for sale at the moment.", hadPlan: "You have a plan already. Here it is.",
     plan: "Your plan", planStates: { active: "Active", frozen: "Payment is missing", ending: "Cancelled" },
     gives: "Credits", perMonth: "each month", nextCredits: "Next credits", nextPayment: "Next payment", paidUntil: "Paid until", endsOn: "Ends on", since: "Since", noMore: "none any more", whenPaid: "when it is paid again", onTheWay: "with the payment provider's word, usually at once",
     frozen: "Its last payment did not come through, or it is paused. No new credits come until that is over. What you have stays.",
@@ -47,7 +47,7 @@ const w = words({
     plans: "或者每月自动获得", plansText: "每月发放新点数，当月有效。可随时取消。", cycle: "付费方式", monthly: "按月", yearly: "按年",
     month: "/ 月", year: "/ 年", eachMonth: (n) => `每月 ${credits(n)}`, isMonthly: (sum) => `相当于每月 ${sum}`, saves: (sum) => `每年省 ${sum}`, take: (plan) => `订阅${plan}`,
     tax: "价格以美元计，不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。", taxOther: "价格不含税；如需缴税，付款页面会另行计算。付款由 creem.io 处理，我们不会接触您的银行卡信息。",
-    nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。", underWay: "之前的订单仍在处理中。请稍后再按一次，不会重复下单。",
+    nothingSold: "目前没有可购买的商品。", hadPlan: "您已有套餐，见下方。",
     plan: "您的套餐", planStates: { active: "使用中", frozen: "欠费", ending: "已取消" },
     gives: "点数", perMonth: "每月", nextCredits: "下次发放", nextPayment: "下次扣款", paidUntil: "已付费至", endsOn: "结束日期", since: "开始日期", noMore: "不再发放", whenPaid: "恢复付款后", onTheWay: "等待支付方确认，通常立即到账",
     frozen: "最近一次扣款未成功，或套餐已暂停。恢复之前不会发放新点数，已有的点数不受影响。",
@@ -255,7 +255,6 @@ async function buy(page, product) {
     });
     location.assign(order.payment_url ?? `/credits/orders/${order.id}`);
   } catch (error) {
-    if (error.code === "conflict") throw Object.assign(new Error(w.underWay), { words: w.underWay });
     if (error.code !== HAS_PLAN) throw atTill(error);
     note(w.hadPlan);
     await drawShop(page);
