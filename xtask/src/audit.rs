@@ -93,17 +93,7 @@ fn examine(database: &mut dyn Database, head: Option<&str>) -> Result<(String, u
 }
 
 fn act(row: &[books::Value]) -> Act {
-    let text = |at: usize| row[at].text().to_owned();
-    Act {
-        seq: row[0].integer(),
-        at: row[1].integer(),
-        admin_id: text(2),
-        action: text(3),
-        subject: text(4),
-        detail: text(5),
-        previous: text(6),
-        hash: text(7),
-    }
+    Act::of_columns(|at| row[at].integer(), |at| row[at].text().to_owned())
 }
 
 fn soak(options: &Options) -> Result<()> {

@@ -102,14 +102,5 @@ pub async fn last_role(user_id: &str) -> Result<Option<String>, Error> {
 }
 
 fn read(row: &Row) -> Act {
-    Act {
-        seq: row.integer(0),
-        at: row.integer(1),
-        admin_id: row.text(2),
-        action: row.text(3),
-        subject: row.text(4),
-        detail: row.text(5),
-        previous: row.text(6),
-        hash: row.text(7),
-    }
+    Act::of_columns(|at| row.integer(at), |at| row.text(at))
 }

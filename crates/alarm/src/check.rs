@@ -312,7 +312,8 @@ async fn admins_log(walk: &mut Walk) -> Result<Option<Finding>, Problem> {
     let started = Instant::now();
     let sql = format!("SELECT {COLUMNS} FROM admin_log WHERE seq > ?1 ORDER BY seq LIMIT {ACTS}");
     let fits = loop {
-        let acts: Vec<Act> = run(&sql, vec![walk.at.seq.into()]).await?.iter().map(act).collect();
+        let acts: Vec<Act> =
+            run(&sql, vec![walk.at.seq.into()]).await?.iter().map(|row| Act::of_columns(|at| row.integer(at), |at| row.text(at))).collect();
         if !acts.iter().all(|act| walk.takes(act)) {
             break false;
         }
@@ -334,27 +335,11 @@ async fn admins_log(walk: &mut Walk) -> Result<Option<Finding>, Problem> {
 impl Walk {
     /// Goes on to an act if it fits.
     fn takes(&mut self, act: &Act) -> bool {
-        let fits = act.seq == self.at.seq + 1
-            && act.previous == self.at.hash
-            && act.hash == act.hash()
-            && (act.seq != self.head.seq || act.hash == self.head.hash);
+        let fits = act.follows(self.at.seq, &self.at.hash) && (act.seq != self.head.seq || act.hash == self.head.hash);
         if fits {
             self.at = Place { seq: act.seq, hash: act.hash.clone() };
         }
         fits
-    }
-}
-
-fn act(row: &Row) -> Act {
-    Act {
-        seq: row.integer(0),
-        at: row.integer(1),
-        admin_id: row.text(2),
-        action: row.text(3),
-        subject: row.text(4),
-        detail: row.text(5),
-        previous: row.text(6),
-        hash: row.text(7),
     }
 }
 

@@ -27,6 +27,26 @@ pub struct Act {
 pub const COLUMNS: &str = "seq, at, admin_id, action, subject, detail, previous, hash";
 
 impl Act {
+    /// From a row that begins with [`COLUMNS`], by how its numbers and its texts are read.
+    pub fn of_columns(integer: impl Fn(usize) -> i64, text: impl Fn(usize) -> String) -> Self {
+        Self {
+            seq: integer(0),
+            at: integer(1),
+            admin_id: text(2),
+            action: text(3),
+            subject: text(4),
+            detail: text(5),
+            previous: text(6),
+            hash: text(7),
+        }
+    }
+
+    /// Whether it is as it was written, and the one after the act with this number and hash. Before the first one: 0 and nothing.
+    #[must_use]
+    pub fn follows(&self, seq: i64, hash: &str) -> bool {
+        self.seq == seq + 1 && self.previous == hash && self.hash == self.hash()
+    }
+
     /// What `hash` should be.
     #[must_use]
     pub fn hash(&self) -> String {
@@ -38,13 +58,12 @@ impl Act {
 /// The number of the first act that does not fit, if any. `acts` are all there are, in their order.
 #[must_use]
 pub fn first_wrong<'a>(acts: impl IntoIterator<Item = &'a Act>) -> Option<i64> {
-    let (mut expected, mut previous) = (1, String::new());
+    let (mut seq, mut hash) = (0, "");
     for act in acts {
-        if act.seq != expected || act.previous != previous || act.hash != act.hash() {
-            return Some(expected);
+        if !act.follows(seq, hash) {
+            return Some(seq + 1);
         }
-        expected += 1;
-        previous.clone_from(&act.hash);
+        (seq, hash) = (act.seq, &act.hash);
     }
     None
 }
