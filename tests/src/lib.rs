@@ -367,12 +367,12 @@ impl World {
         self.control().objects().unwrap().into_iter().filter(|key| key.starts_with("backups/")).collect()
     }
 
-    /// Where the database is.
+    /// The database's file. A libSQL server's own may be read and locked beside it, not written to.
     #[must_use]
-    pub fn database(&self) -> &Path {
+    pub fn database(&self) -> PathBuf {
         match &self.0.database {
-            Database::File(file) => file,
-            Database::Server(_) => panic!("this world's database is a server"),
+            Database::File(file) => file.clone(),
+            Database::Server(_) => self.with_shared(|shared| shared.sqld.file()),
         }
     }
 
@@ -540,6 +540,7 @@ impl World {
 
     /// Fills the database with so many completed tasks and what belongs to them; see `books::fill`.
     pub fn db_fill(&self, tasks: u64, heavy: &str, usual: &str) {
+        assert!(matches!(self.0.database, Database::File(_)), "only a file is filled so");
         let mut connection = Connection::open(self.database()).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         books::fill(&mut connection, tasks, heavy, usual, now()).unwrap();
@@ -575,19 +576,11 @@ impl World {
         }
     }
 
-    /// Lets nobody else write to the database until the answer is dropped.
+    /// Lets nobody else write to the database until the answer is dropped. A libSQL server's own file is taken from it: a transaction of a
+    /// client it would end after five seconds.
     #[must_use]
     pub fn db_hold_the_pen(&self) -> Box<dyn std::any::Any> {
-        let file = match &self.0.database {
-            Database::File(file) => file,
-            Database::Server(client) => {
-                return Box::new(self.patiently(|| {
-                    let mut stream = client.stream();
-                    stream.run("BEGIN IMMEDIATE", &[]).map(|_| stream)
-                }));
-            }
-        };
-        let connection = Connection::open(file).unwrap();
+        let connection = Connection::open(self.database()).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Box::new(connection)

@@ -47,8 +47,8 @@ async fn back_up(call: &Call, run: Run) -> Result<Done, Problem> {
     let keys = Keys::from_settings(&call.settings)?;
     let bucket = Bucket::from_settings(&call.settings)?;
     let recent = match call.query("now") {
-        Some("true") => None,
-        _ => retention::newest(&keep::list(&bucket).await?.backups, run.started_at - MADE_UP_FOR, run.started_at),
+        Some(_) => None,
+        None => retention::newest(&keep::list(&bucket).await?.backups, run.started_at - MADE_UP_FOR, run.started_at),
     };
     let mut report = match recent {
         Some(id) => json!({"made_before": id}),

@@ -59,7 +59,7 @@ impl From<Value> for Done {
 /// is 200 with `{"outcome": "already_running"}`.
 ///
 /// # Errors
-/// `method_not_allowed`, `unauthenticated`, `conflict` for a run that was taken over from, and whatever the work ends with.
+/// `method_not_allowed`, `unauthenticated`, `invalid_input` for an odd `?now`, `conflict` for a run that was taken over from, and whatever the work ends with.
 pub async fn serve<Fut>(call: &Call, job: &'static str, work: impl FnOnce(Run) -> Fut) -> Result<Reply, Problem>
 where
     Fut: Future<Output = Result<Done, Problem>>,
@@ -82,7 +82,11 @@ where
         return Err(Problem::method_not_allowed("POST"));
     }
     require_scheduler(call)?;
-    let every = if call.query("now") == Some("true") { 0 } else { every };
+    let every = match call.query("now") {
+        None => every,
+        Some("true") => 0,
+        Some(_) => return Err(Problem::invalid("now", "now is true, or left out.")),
+    };
     let run = match Run::start(job, every).await? {
         Start::Begun(run) => run,
         // Not errors: whoever calls every minute would be told of one whenever there is much to do, or nothing.

@@ -318,6 +318,12 @@ impl Sqld {
         self.0.restarts.load(Ordering::Relaxed)
     }
 
+    /// The database's own file. It is the server's: whoever else opens it may read and lock it, not write to it.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.0.folder.join("dbs/default/data")
+    }
+
     #[must_use]
     pub fn url(&self) -> String {
         self.0.url()

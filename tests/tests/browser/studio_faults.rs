@@ -182,6 +182,30 @@ async fn an_order_whose_answer_is_lost_is_made_once_however_often_it_is_tried() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_answer_is_lost_is_made_once_even_if_the_page_is_loaded_anew() {
+    browse(async |page| {
+        choose(page).await;
+        meddle(page, "/api/tasks", LOSE_THE_FIRST).await;
+        page.click("Make pictures").await;
+        page.sees("The server cannot be reached.").await;
+        page.reload().await;
+        page.sees("1 picture · 1 credit").await;
+        page.click("Make pictures").await;
+        page.sees("One picture is in the making.").await;
+        page.pictures_are_there(".compare img").await;
+        balance(page, "2 credits").await;
+        assert_eq!(tasks(page), 1);
+        // It is known now what came of it: the same once more is another order, also after that.
+        page.reload().await;
+        page.click("Bob cut").await;
+        page.click("Make pictures").await;
+        balance(page, "1 credit").await;
+        assert_eq!(tasks(page), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_lost_answer_another_photo_is_another_order() {
     browse(async |page| {
         choose(page).await;

@@ -98,11 +98,15 @@ fn assert_same(one: &Path, other: &Path) {
     }
 }
 
-/// Makes so many rows of so many random letters each, which do not compress to less than half. They lie between the books and those they belong to.
+/// Makes so many rows of so many random letters each and a number, in whose order they come; they do not compress to less than half. They lie between the books and those they belong to.
 fn fill(world: &World, rows: u64, letters: u64) {
-    let sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?1) \
-               INSERT INTO rate_counters (class, subject, used, window_ends) SELECT 'filler', hex(randomblob(?2 / 2)), x, 99999999999 FROM n";
-    world.db_write(sql, (i64::try_from(rows).unwrap(), i64::try_from(letters).unwrap()));
+    let sql = "WITH RECURSIVE n (x) AS (SELECT ?1 UNION ALL SELECT x + 1 FROM n WHERE x < ?2) \
+               INSERT INTO rate_counters (class, subject, used, window_ends) SELECT 'filler', printf('%09d', x) || hex(randomblob(?3 / 2)), x, 99999999999 FROM n";
+    let number = |number: u64| i64::try_from(number).unwrap();
+    // In steps: a libSQL server through which no other write goes for some seconds is taken to be stuck.
+    for first in (1..=rows).step_by(2_000) {
+        world.db_write(sql, [number(first), number(rows.min(first + 1_999)), number(letters)]);
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -145,7 +149,7 @@ async fn the_restore_drill_loses_nothing() {
     let report = back_up(&world).await;
     let folder = TempDir::new().unwrap();
     let (into, told) = restored(&world, &report, &folder);
-    assert_same(world.database(), &into);
+    assert_same(&world.database(), &into);
     assert_eq!(
         (told.foreign.as_slice(), told.applied.as_slice(), told.erased.as_slice()),
         ([].as_slice(), [].as_slice(), [].as_slice()),
@@ -196,7 +200,7 @@ async fn the_restore_drill_loses_nothing() {
     again.db_write("UPDATE job_runs SET leased_until = 0 WHERE outcome = 'running'", []);
     let report = back_up(&again).await;
     let (second, _) = restored(&again, &report, &folder);
-    assert_same(again.database(), &second);
+    assert_same(&again.database(), &second);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +211,11 @@ async fn every_table_and_every_kind_of_value_is_in_a_backup() {
         "CREATE TABLE \"odd \"\"name\" (\"a b\")",
         "INSERT INTO later (rowid, a, b, r, t, n) VALUES (5, x'00ff', x'', 5e-324, 'é' || char(0) || '発\"\n\\', 9223372036854775807)",
         "INSERT INTO later (rowid, a, b, r, t, n) VALUES (3, 1.5, NULL, -0.0, '', -9223372036854775808)",
-        "INSERT INTO later (rowid, a, b, r, t, n) VALUES (9, '1', x'41', 9e999, char(0x10ffff), 9007199254740993)",
+        // An infinite number cannot travel from a libSQL server: JSON has none.
+        &format!(
+            "INSERT INTO later (rowid, a, b, r, t, n) VALUES (9, '1', x'41', {}, char(0x10ffff), 9007199254740993)",
+            if e2e::hosts::shared_everywhere() { "1.7976931348623157e308" } else { "9e999" }
+        ),
         "CREATE INDEX later_n ON later (n)",
     ] {
         world.db_write(sql, []);
@@ -233,9 +241,9 @@ async fn every_table_and_every_kind_of_value_is_in_a_backup() {
         let mut statement = database.prepare(sql).unwrap();
         statement.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap().map(Result::unwrap).collect::<Vec<_>>()
     };
-    assert_eq!(exact(world.database()), exact(&into));
+    assert_eq!(exact(&world.database()), exact(&into));
     assert_eq!(exact(&into).len(), 3);
-    assert_same_tables(world.database(), &into, &["later", "users", "products", "sqlite_schema", "schema_migrations"]);
+    assert_same_tables(&world.database(), &into, &["later", "users", "products", "sqlite_schema", "schema_migrations"]);
 }
 
 fn assert_same_tables(one: &Path, other: &Path, tables: &[&str]) {
@@ -529,7 +537,7 @@ async fn the_power_may_go_at_any_moment() {
             let report = back_up(&world).await;
             let folder = TempDir::new().unwrap();
             let (into, _) = restored(&world, &report, &folder);
-            assert_same(world.database(), &into);
+            assert_same(&world.database(), &into);
             // What it left is either a whole backup or none, and what is none goes a day later.
             for key in world.backups().iter().filter(|key| key.ends_with("/data")) {
                 let id = key.split('/').nth(1).unwrap();
@@ -614,7 +622,7 @@ async fn who_has_gone_since_is_gone_in_what_is_restored() {
     let (into, told) = restored(&world, &report, &folder);
     assert_eq!(told.erased.iter().collect::<BTreeSet<_>>(), BTreeSet::from([&ada_id, &grace_id]), "{told}");
     let again = World::with(Options { database: Some(into), ..Options::default() }).await;
-    let rows: Vec<String> = everything(again.database()).into_values().flatten().collect();
+    let rows: Vec<String> = everything(&again.database()).into_values().flatten().collect();
     for trace in ["ada@", "grace@", "Lovelace", WISH] {
         assert!(rows.iter().all(|row| !row.contains(trace)), "{trace}");
     }
@@ -688,7 +696,7 @@ async fn a_backup_is_restored_from_the_bucket_itself() {
     assert!(refusal.contains("403") && !refusal.contains("Signature"), "{refusal}");
     let told = restore(&credentials.s3_secret_access_key).unwrap();
     assert_eq!(told.wrong(), 0, "{told}");
-    assert_same(world.database(), &into);
+    assert_same(&world.database(), &into);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,25 @@ export function goOn(place, task, text) {
 
 /** The keys of what was sent and of which it is not known what came of it, by what was wished. They outlive the page that sent it. */
 const keys = new Map();
+/** Where they are while the whole console is loaded anew, in this tab; and for how long, in milliseconds. Later the same wish is another one. */
+const SHELF = "wishes";
+const KEPT = 15 * 60_000;
+
+try {
+  const { at, wishes } = JSON.parse(sessionStorage.getItem(SHELF));
+  if (Date.now() - at < KEPT) for (const [name, key] of wishes) keys.set(name, key);
+} catch {
+  // There are none, or it is not allowed to remember.
+}
+
+window.addEventListener("pagehide", () => {
+  try {
+    sessionStorage.setItem(SHELF, JSON.stringify({ at: Date.now(), wishes: [...keys] }));
+  } catch {
+    // Not allowed to remember.
+  }
+});
+
 /** What is answered before anybody knows what has come of a key: the first is still at work, or nobody has looked. */
 const UNDECIDED = ["conflict", "rate_limited", "unauthenticated"];
 
