@@ -160,6 +160,7 @@ impl Manifest {
             bail!("[[trigger.{kind}]] is not supported by this host: only http is");
         }
         for (name, variable) in &self.variables {
+            check_id(name, '_').with_context(|| format!("the variable {name}"))?;
             ensure!(variable.required != variable.default.is_some(), "variable {name} needs either a default or required = true");
         }
         for trigger in &self.trigger.http {
@@ -176,6 +177,10 @@ impl Manifest {
             }
         }
         for (id, component) in &self.component {
+            check_id(id, '-').with_context(|| format!("[component.{id}]"))?;
+            for name in component.variables.keys() {
+                check_id(name, '_').with_context(|| format!("[component.{id}] the variable {name}"))?;
+            }
             let unsupported = [
                 ("files", &component.files),
                 ("exclude_files", &component.exclude_files),
@@ -190,6 +195,20 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Spin's rule for names (crates/serde/src/id.rs of its sources): words of letters and digits that begin with a letter, and are of one case.
+/// Later versions also take words that begin with a digit, but for the first.
+fn check_id(id: &str, between: char) -> Result<()> {
+    for word in id.split(between) {
+        let begins = word.starts_with(|first: char| first.is_ascii_alphabetic());
+        ensure!(begins, "words must begin with an ASCII letter and be separated by {between:?}: {word:?} does not");
+        ensure!(word.chars().all(|char| char.is_ascii_alphanumeric()), "words may only hold ASCII letters and digits: {word:?}");
+        let is_lower = !word.contains(|char: char| char.is_ascii_uppercase());
+        let is_upper = between == '-' && !word.contains(|char: char| char.is_ascii_lowercase());
+        ensure!(is_lower || is_upper, "words must be of one case, and of variables lower: {word:?}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -213,6 +232,24 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         assert!(refusal(&format!("[[trigger.redis]]\naddress = \"x\"\n{COMPONENT}")).contains("trigger.redis"));
         assert!(refusal(&format!("[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\"\n{COMPONENT}files = [\"a\"]\n")).contains("files"));
+    }
+
+    #[test]
+    fn names_are_those_that_spin_takes() {
+        let route = "[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\"\n";
+        for name in ["errors_per_5_minutes", "a__b", "_a", "a_", "a-b", "aB", "Ab", "A", "1a", "ä"] {
+            let told = refusal(&format!("[variables]\n\"{name}\" = {{ default = \"\" }}\n{route}{COMPONENT}"));
+            assert!(told.contains(&format!("variable {name}")), "{name}: {told}");
+            refusal(&format!("{route}{COMPONENT}[component.c.variables]\n\"{name}\" = \"\"\n"));
+        }
+        let of = |name: &str| format!("[[trigger.http]]\nroute = \"/\"\ncomponent = \"{name}\"\n[component.{name}]\nsource = \"c.wasm\"\n");
+        for name in ["a_b", "a-1", "a--b", "aB"] {
+            assert!(refusal(&of(name)).contains(&format!("[component.{name}]")), "{name}");
+        }
+        for name in ["a", "a1_b2c", "s3_region"] {
+            Manifest::parse(&format!("{HEAD}[variables]\n{name} = {{ default = \"\" }}\n{route}{COMPONENT}")).expect(name);
+        }
+        Manifest::parse(&format!("{HEAD}{}", of("a-B1"))).expect("words of either case");
     }
 
     #[test]

@@ -107,13 +107,14 @@ impl Allowed {
                 None => (range.parse()?, range.parse()?),
             },
         };
+        // As it is written: requests come in lower case, so that, as in Spin, a line in another allows nothing.
         let host = match host.as_str() {
             "*" => Host::Any,
             other => match other.strip_prefix("*.") {
-                Some(domain) => Host::Below(format!(".{}", domain.to_ascii_lowercase())),
+                Some(domain) => Host::Below(format!(".{domain}")),
                 None => {
                     ensure!(!other.contains('*'), "a * may only stand for the whole host or its first part");
-                    Host::Exact(other.to_ascii_lowercase())
+                    Host::Exact(other.to_owned())
                 }
             },
         };
@@ -231,6 +232,7 @@ mod tests {
             assert!(!allows(&lines, uri), "{uri}");
         }
         assert!(!allows(&[], "http://a.test/"));
+        assert!(!allows(&["https://A.test", "https://*.D.test"], "https://a.test/") && !allows(&["https://*.D.test"], "https://x.d.test/"));
     }
 
     #[test]

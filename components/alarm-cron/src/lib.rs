@@ -17,7 +17,7 @@ static SERVICE: Service = Service {
         "alarm_webhook_url",
         "alarm_webhook_host",
         "alarm_webhook_secret",
-        "alarm_errors_per_5_minutes",
+        "alarm_errors_per_five_minutes",
         "daily_picture_limit",
         "s3_endpoint",
         "s3_region",

@@ -123,7 +123,7 @@ const RIGHTS: [Rights; 17] = [
             "alarm_webhook_url",
             "alarm_webhook_host",
             "alarm_webhook_secret",
-            "alarm_errors_per_5_minutes",
+            "alarm_errors_per_five_minutes",
             "daily_picture_limit",
             "bucket",
         ],
