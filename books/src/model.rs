@@ -35,10 +35,14 @@ pub struct Task {
 #[derive(Clone, Debug)]
 pub struct Order {
     pub status: &'static str,
+    pub created_at: i64,
     pub credits: i64,
     pub lasts: Option<i64>,
-    /// Cents.
+    /// Cents: the list's, and what is really paid.
+    pub list: i64,
     pub paid: i64,
+    /// What we were told of what was paid.
+    pub told: Option<i64>,
     pub refunded: i64,
     pub disputed_at: Option<i64>,
     pub is_plan: bool,
@@ -53,6 +57,7 @@ pub struct Period {
     pub credits: i64,
     /// Begin and end of each month; whether it was granted.
     pub months: Vec<(i64, i64, bool)>,
+    /// Cents, as far as we know.
     pub paid: i64,
     pub refunded: i64,
     pub disputed_at: Option<i64>,
@@ -169,11 +174,30 @@ impl Model {
         }
     }
 
-    /// Pays an order. False: it is not one that can be paid now.
-    pub fn pay(&mut self, id: &str, transaction: &str, now: i64) -> bool {
+    /// A checkout pays an order, or tells of one that was paid what the payment was. False: it is not one that can be paid now.
+    pub fn settle(&mut self, id: &str, transaction: &str, told: Option<i64>, now: i64) -> bool {
+        let first = self.pay(id, Some(transaction), now);
+        if let Some(order) = self.orders.get_mut(id) {
+            let before = (order.transaction.clone(), order.told);
+            if order.status != "refunded" {
+                let is_another = order.transaction.as_deref().is_some_and(|other| other != transaction);
+                order.told = if is_another { told } else { order.told.or(told) };
+            }
+            order.transaction = Some(transaction.to_owned());
+            let after = (order.transaction.clone(), order.told);
+            self.measure(transaction, now);
+            if let (Some(told), true) = (after.1, first || before != after) {
+                self.learn(transaction, told, now);
+            }
+        }
+        first
+    }
+
+    /// Pays an order, by a payment of which it may be known that it is the order's own. False: it is not one that can be paid now.
+    pub fn pay(&mut self, id: &str, transaction: Option<&str>, now: i64) -> bool {
         let Some(order) = self.orders.get_mut(id).filter(|order| order.status == "pending") else { return false };
         order.status = "completed";
-        order.transaction = Some(transaction.to_owned());
+        order.transaction = transaction.map(str::to_owned);
         let order = order.clone();
         if order.is_plan {
             self.plans.entry(id.to_owned()).or_insert("active");
@@ -183,8 +207,8 @@ impl Model {
         true
     }
 
-    /// What the provider says has gone back of a payment.
-    pub fn money_back(&mut self, transaction: &str, refunded: i64, disputed: Option<bool>, now: i64) {
+    /// What the provider says has gone back of a payment, and perhaps what the payment was.
+    pub fn money_back(&mut self, transaction: &str, told: Option<i64>, refunded: i64, disputed: Option<bool>, now: i64) {
         let settle = |known: &mut i64, since: &mut Option<i64>| {
             *known = (*known).max(refunded);
             match disputed {
@@ -193,25 +217,49 @@ impl Model {
                 None => {}
             }
         };
+        if let Some((_, order)) = self.order_of(transaction) {
+            if order.status != "refunded" {
+                order.told = told.or(order.told);
+            }
+            settle(&mut order.refunded, &mut order.disputed_at);
+        }
+        if let Some(period) = self.periods.get_mut(transaction) {
+            period.paid = told.unwrap_or(period.paid);
+            settle(&mut period.refunded, &mut period.disputed_at);
+        }
+        self.measure(transaction, now);
+    }
+
+    fn order_of(&mut self, transaction: &str) -> Option<(&String, &mut Order)> {
+        self.orders.iter_mut().find(|(_, order)| order.transaction.as_deref() == Some(transaction))
+    }
+
+    /// What a payment of a plan was.
+    pub fn learn(&mut self, transaction: &str, paid: i64, now: i64) {
+        if let Some(period) = self.periods.get_mut(transaction) {
+            period.paid = paid;
+            self.measure(transaction, now);
+        }
+    }
+
+    /// Takes as many credits of a payment back as its money has gone.
+    fn measure(&mut self, transaction: &str, now: i64) {
         let share = |all: i64, paid: i64, refunded: i64, disputed: bool| match () {
             () if disputed || (refunded > 0 && refunded >= paid) => all,
             () if refunded == 0 => 0,
             () => all * refunded / paid,
         };
-        let paid = self.orders.iter_mut().find(|(_, order)| order.transaction.as_deref() == Some(transaction));
-        if let Some((id, order)) = paid {
-            let id = id.clone();
-            settle(&mut order.refunded, &mut order.disputed_at);
-            if order.refunded > 0 && order.refunded >= order.paid {
+        if let Some((id, order)) = self.order_of(transaction) {
+            let (id, paid) = (id.clone(), order.told.unwrap_or(order.list));
+            if order.refunded > 0 && order.refunded >= paid {
                 order.status = "refunded";
             }
-            let target = share(order.credits, order.paid, order.refunded, order.disputed_at.is_some());
+            let target = share(order.credits, paid, order.refunded, order.disputed_at.is_some());
             if !order.is_plan {
                 self.reclaim(&format!("order:{id}"), target, now);
             }
         }
-        if let Some(period) = self.periods.get_mut(transaction) {
-            settle(&mut period.refunded, &mut period.disputed_at);
+        if let Some(period) = self.periods.get(transaction) {
             let period = period.clone();
             let all = period.credits * i64::try_from(period.months.len()).unwrap_or_default();
             let entitled = all - share(all, period.paid, period.refunded, period.disputed_at.is_some());
@@ -224,13 +272,22 @@ impl Model {
         }
     }
 
-    /// A payment of a plan is heard of.
-    pub fn begin_period(&mut self, id: &str, period: Period, now: i64) {
+    /// A payment of a plan is heard of, and perhaps what it was. Some of it may have gone back before.
+    pub fn begin_period(&mut self, id: &str, mut period: Period, told: Option<i64>, now: i64) {
         if self.periods.contains_key(id) {
+            if let Some(told) = told {
+                self.learn(id, told, now);
+            }
             return;
         }
+        let order = self.order_of(id).map(|(_, order)| order.clone());
+        period.paid = told.or(order.as_ref().and_then(|order| order.told)).unwrap_or(period.paid);
         self.periods.insert(id.to_owned(), period);
         self.grant_months(id, now, true);
+        if let (Some(period), Some(order)) = (self.periods.get_mut(id), order) {
+            (period.refunded, period.disputed_at) = (order.refunded, order.disputed_at);
+            self.measure(id, now);
+        }
     }
 
     /// Grants the months of all plans whose time has come.

@@ -192,11 +192,17 @@ impl Walker<'_> {
         let sql = "INSERT INTO orders (id, user_id, amount, currency, credits, product_id, credits_valid_for, created_at, updated_at, next_look_at) \
                    SELECT ?1, 'ada', amount, currency, credits, id, ?3, ?4, ?4, ?4 FROM products WHERE id = ?2 RETURNING credits, amount";
         let row = self.run(sql, &[(&id).into(), product.into(), lasts.into(), self.now.into()])?.remove(0);
+        let list = row[1].integer();
+        // With a discount, as it stands, or with tax.
+        let paid = list * self.pick(&[50, 100, 125]).unwrap_or(100) / 100;
         let order = Order {
             status: "pending",
+            created_at: self.now,
             credits: row[0].integer(),
             lasts,
-            paid: row[1].integer(),
+            list,
+            paid,
+            told: None,
             refunded: 0,
             disputed_at: None,
             is_plan,
@@ -214,14 +220,16 @@ impl Walker<'_> {
         let order = self.model.orders[&id].clone();
         let checkout = if !order.is_plan && self.roll(4) == 0 { format!("{id}b") } else { id.clone() };
         let transaction = format!("tran_{checkout}");
-        self.tell(format!("payment of {id} by {checkout}"));
+        // What was paid is not always told.
+        let told = if self.roll(4) == 0 { None } else { Some(order.paid) };
+        self.tell(format!("payment of {id} by {checkout}, {told:?} cents"));
         // What was given up, or paid by another checkout, cannot take this payment; another order does.
         let takes = match order.status {
             "pending" => true,
             "cancelled" | "expired" => false,
             _ => order.is_plan || order.transaction.as_ref() == Some(&transaction),
         };
-        let mut settled = self.settle(&id, &checkout)?;
+        let mut settled = self.settle(&id, &checkout, told)?;
         if takes != settled.is_some() {
             return Err(format!("settling {id} answered {settled:?}, where it takes this payment: {takes}"));
         }
@@ -230,11 +238,12 @@ impl Walker<'_> {
             target = format!("{id}-ch_{checkout}");
             let product = self.product(&id)?.remove(0);
             self.run(REVIVE, &[(&id).into(), (&target).into(), self.now.into(), (&format!("ch_{checkout}")).into(), product])?;
-            let another = Order { status: "pending", refunded: 0, disputed_at: None, transaction: None, ..order };
+            let another =
+                Order { status: "pending", created_at: self.now, told: None, refunded: 0, disputed_at: None, transaction: None, ..order };
             self.model.orders.entry(target.clone()).or_insert(another);
-            settled = self.settle(&target, &checkout)?;
+            settled = self.settle(&target, &checkout, told)?;
         }
-        let first = self.model.pay(&target, &transaction, self.now);
+        let first = self.model.settle(&target, &transaction, told, self.now);
         if settled != Some(first) {
             return Err(format!("settling {target} answered {settled:?}, where it is the first time: {first}"));
         }
@@ -242,8 +251,8 @@ impl Walker<'_> {
     }
 
     /// `None`: no order fits. Otherwise whether it was paid now.
-    fn settle(&mut self, order: &str, checkout: &str) -> Result<Option<bool>, String> {
-        let [product, amount] = <[Value; 2]>::try_from(self.product(order)?).map_err(|row| format!("{order}: {row:?}"))?;
+    fn settle(&mut self, order: &str, checkout: &str, told: Option<i64>) -> Result<Option<bool>, String> {
+        let product = self.product(order)?.remove(0);
         let name = |prefix: &str| Value::from(&format!("{prefix}_{checkout}"));
         let is_plan = self.model.orders.get(order).is_some_and(|order| order.is_plan);
         let subscription = if is_plan { name("sub") } else { Value::Null };
@@ -254,7 +263,7 @@ impl Walker<'_> {
             product,
             self.now.into(),
             name("tran"),
-            amount,
+            told.into(),
             name("cust"),
             subscription,
             Value::Null,
@@ -262,9 +271,9 @@ impl Walker<'_> {
         Ok(self.run(SETTLE, &parameters)?.pop().map(|row| row[0].integer() != 0))
     }
 
-    /// What an order is for: the provider's product, and the cents.
+    /// What an order is for: the provider's product.
     fn product(&mut self, order: &str) -> Result<Vec<Value>, String> {
-        let sql = "SELECT provider_product_id, orders.amount FROM orders JOIN products ON products.id = product_id WHERE orders.id = ?1";
+        let sql = "SELECT provider_product_id FROM orders JOIN products ON products.id = product_id WHERE orders.id = ?1";
         self.run(sql, &[order.into()])?.pop().ok_or_else(|| format!("there is no order {order}"))
     }
 
@@ -287,7 +296,6 @@ impl Walker<'_> {
             .model
             .orders
             .iter()
-            .filter(|(_, order)| !order.is_plan)
             .map(|(id, order)| (id.clone(), order.paid))
             .chain(self.model.periods.iter().map(|(id, period)| (id.clone(), period.paid)))
             .collect();
@@ -298,13 +306,14 @@ impl Walker<'_> {
             _ => self.between(1, paid.max(1)),
         };
         let disputed = self.pick(&[None, None, Some(true), Some(false), Some(false)]).flatten();
-        self.tell(format!("{refunded} of {paid} went back of {id}, disputed {disputed:?}"));
+        let told = (self.roll(2) == 0).then_some(paid);
+        self.tell(format!("{refunded} of {paid} (told: {}) went back of {id}, disputed {disputed:?}", told.is_some()));
         // A period's id is its payment; an order that was not paid has none yet.
         let transaction = self.model.orders.get(&id).map_or(Some(id.clone()), |order| order.transaction.clone());
         let transaction = transaction.unwrap_or_else(|| format!("tran_{id}"));
-        let sql = "INSERT INTO money_back (transaction_id, refunded_amount, disputed, at) VALUES (?1, ?2, ?3, ?4)";
-        self.run(sql, &[(&transaction).into(), refunded.into(), disputed.map(i64::from).into(), self.now.into()])?;
-        self.model.money_back(&transaction, refunded, disputed, self.now);
+        let sql = "INSERT INTO money_back (transaction_id, amount_paid, refunded_amount, disputed, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.run(sql, &[(&transaction).into(), told.into(), refunded.into(), disputed.map(i64::from).into(), self.now.into()])?;
+        self.model.money_back(&transaction, told, refunded, disputed, self.now);
         Ok(())
     }
 
@@ -325,13 +334,15 @@ impl Walker<'_> {
             self.pick(&["active", "active", "active", "past_due", "paused", "scheduled_cancel", "expired", "canceled"]).unwrap_or("active");
         // Which of its payments, if any. The first is the order's own.
         let n = self.roll(5);
-        let payment = (n < 4).then(|| format!("p_{order}_{n}"));
+        let payment = (n < 4).then(|| if n == 0 { format!("tran_{order}") } else { format!("p_{order}_{n}") });
+        let paid = if n == 0 { self.model.orders[&order].paid } else { row[3].integer() * (3 + i64::try_from(n).unwrap_or_default()) / 4 };
+        let told = (payment.is_some() && self.roll(2) == 0).then_some(paid);
         let start = START
             + i64::try_from(n).unwrap_or_default() * 31 * DAY
             + if yearly { i64::try_from(n).unwrap_or_default() * 335 * DAY } else { 0 };
         let months: i64 = if yearly { 12 } else { 1 };
         let end = start + if yearly { 366 * DAY } else { 31 * DAY };
-        self.tell(format!("plan {order} is {status}, payment {payment:?}"));
+        self.tell(format!("plan {order} is {status}, payment {payment:?} of {told:?} cents"));
         let sql = "INSERT INTO subscription_news (order_id, third_party_subscription_id, provider_product_id, provider_status, provider_updated_at, \
                    period_start, period_end, transaction_id, amount_paid, at) VALUES (?1, 'sub_' || ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let parameters = [
@@ -342,7 +353,7 @@ impl Walker<'_> {
             start.into(),
             end.into(),
             payment.as_ref().map_or(Value::Null, Value::from),
-            row[3].clone(),
+            told.into(),
             self.now.into(),
         ];
         self.run(sql, &parameters)?;
@@ -363,9 +374,10 @@ impl Walker<'_> {
                 disputed_at: None,
                 lots: Vec::new(),
             };
-            self.model.begin_period(&payment, period, self.now);
+            self.model.begin_period(&payment, period, told, self.now);
             // A payment completes the order that began it all.
-            self.model.pay(&order, &payment, self.now);
+            let is_first = start < self.model.orders[&order].created_at + 15 * DAY;
+            self.model.pay(&order, is_first.then_some(payment.as_str()), self.now);
         }
         Ok(())
     }
@@ -416,7 +428,10 @@ impl Walker<'_> {
 
     fn lots(&mut self) -> Result<String, Refusal> {
         let lots = self.run("SELECT id, remaining, expires_at FROM credit_lots WHERE user_id = 'ada' ORDER BY id", &[])?;
-        Ok(format!("lots {lots:?}\nand should be {:?}", self.model.lots))
+        let periods = "SELECT id, amount_paid, refunded_amount, disputed_at FROM subscription_periods ORDER BY id";
+        let periods = self.run(periods, &[])?;
+        let model = &self.model;
+        Ok(format!("lots {lots:?}\nand should be {:?}\nperiods {periods:?}\nand should be {:?}", model.lots, model.periods))
     }
 
     fn audit(&mut self) -> Step {

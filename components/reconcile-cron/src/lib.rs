@@ -2,6 +2,7 @@
 //! the months of plans whose time has come. A scheduler calls it with the cron secret, at any time and as often as it likes: one run is at
 //! work at a time (crates/job).
 
+use job::{Done, Run};
 use payment::Creem;
 use problem::Problem;
 use serde_json::json;
@@ -16,9 +17,11 @@ async fn handle(request: Request) -> impl IntoResponse {
 }
 
 async fn route(call: Call) -> Result<Reply, Problem> {
-    job::serve(&call, "reconcile", |_| async {
-        let report = order::reconcile::sweep(&Creem::from_settings(&call.settings)?, clock::now()).await?;
-        Ok(json!({"payments": report}).into())
-    })
-    .await
+    job::serve(&call, "reconcile", |run| reconcile(&call, run)).await
+}
+
+async fn reconcile(call: &Call, run: Run) -> Result<Done, Problem> {
+    // By the database's clock: months of plans and what was never paid are over for all hosts at once.
+    let report = order::reconcile::sweep(&Creem::from_settings(&call.settings)?, run.started_at).await?;
+    Ok(json!({"payments": report}).into())
 }

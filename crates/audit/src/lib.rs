@@ -105,7 +105,13 @@ pub const INVARIANTS: &[Invariant] = &[
                     UNION ALL SELECT o.id FROM orders o JOIN credit_lots l ON l.id = 'order:' || o.id \
                     LEFT JOIN credit_reclaims r ON r.lot_id = l.id \
                     WHERE coalesce(r.target, 0) <> CASE WHEN disputed_at IS NOT NULL THEN o.credits WHEN refunded_amount = 0 THEN 0 \
-                        ELSE min(o.credits, o.credits * refunded_amount / max(1, coalesce(amount_paid, o.amount))) END",
+                        ELSE min(o.credits, o.credits * refunded_amount / max(1, coalesce(amount_paid, o.amount))) END \
+                    UNION ALL SELECT p.id FROM subscription_periods p WHERE (refunded_amount > 0 OR disputed_at IS NOT NULL) AND ( \
+                        SELECT max(0, coalesce(sum(l.amount), 0) - CASE WHEN disputed_at IS NOT NULL THEN 0 \
+                                   ELSE max(0, p.credits * months - p.credits * months * refunded_amount / max(1, amount_paid)) END) \
+                               <> coalesce(sum(r.target), 0) \
+                        FROM subscription_months m JOIN credit_lots l ON l.id = 'period:' || m.period_id || ':' || m.n \
+                        LEFT JOIN credit_reclaims r ON r.lot_id = l.id WHERE m.period_id = p.id)",
     },
     Invariant {
         id: "I5a",

@@ -82,12 +82,12 @@ async fn apply(event: &Event, now: i64) -> Result<Outcome, Error> {
         },
         kind if event.is_about_a_subscription() => match Subscription::of_event(kind, &event.object) {
             None => Ok(Outcome::Open),
-            Some(mut news) => {
-                if kind == "subscription.paid" && news.last_transaction.is_none() {
-                    // A payment without its number is told from others by its period.
-                    news.last_transaction = Some(format!("{}:{}", news.id, news.period_start.unwrap_or(now)));
-                }
+            Some(news) => {
                 subscription::apply(&news, Some(id), news.updated_at.or(event.created_at), now).await?;
+                if kind == "subscription.paid" && news.last_transaction.is_none() {
+                    // A payment without its number: creem's list of payments has it.
+                    subscription::look_again(&news.id, now).await?;
+                }
                 standing(id).await
             }
         },
@@ -135,6 +135,21 @@ pub async fn retry(now: i64) -> Result<(usize, usize), Error> {
         }
     }
     Ok((rows.len(), applied))
+}
+
+/// Tries one open event again now, whenever its time would have come.
+///
+/// # Errors
+/// The database's.
+pub async fn retry_one(id: &str, now: i64) -> Result<(), Error> {
+    let sql = "UPDATE payment_events SET attempts = attempts + 1, next_attempt_at = ?2 + (60 << min(attempts + 1, 10)) \
+               WHERE id = ?1 AND status = 'received' RETURNING payload";
+    if let Some(row) = one(sql, vec![id.into(), now.into()]).await?
+        && let Ok(event) = serde_json::from_str::<Event>(&row.text(0))
+    {
+        apply(&event, now).await?;
+    }
+    Ok(())
 }
 
 /// Seconds until an open event is tried again: 1, 2, 4, ... minutes, at most 17 hours.

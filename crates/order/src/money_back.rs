@@ -9,8 +9,7 @@ use payment::{Dispute, Refund, Transaction};
 /// The database's.
 pub async fn refund(refund: &Refund, event_id: &str, now: i64) -> Result<(), Error> {
     let Refund { of, id, amount, status } = refund;
-    let told = of.transaction.refunded_amount;
-    News { transaction: &of.transaction.id, order: of.order.as_deref(), checkout: of.checkout.as_deref(), refunded: told, disputed: None }
+    News { payment: &of.transaction, order: of.order.as_deref(), checkout: of.checkout.as_deref(), disputed: None }
         .apply(Some((id, *amount, status)), Some(event_id), now)
         .await
 }
@@ -21,16 +20,9 @@ pub async fn refund(refund: &Refund, event_id: &str, now: i64) -> Result<(), Err
 /// The database's.
 pub async fn dispute(dispute: &Dispute, event_id: &str, now: i64) -> Result<(), Error> {
     let of = &dispute.of;
-    let told = of.transaction.refunded_amount;
-    News {
-        transaction: &of.transaction.id,
-        order: of.order.as_deref(),
-        checkout: of.checkout.as_deref(),
-        refunded: told,
-        disputed: Some(true),
-    }
-    .apply(None, Some(event_id), now)
-    .await
+    News { payment: &of.transaction, order: of.order.as_deref(), checkout: of.checkout.as_deref(), disputed: Some(true) }
+        .apply(None, Some(event_id), now)
+        .await
 }
 
 /// Brings a payment in step with what the provider says of it now.
@@ -39,34 +31,26 @@ pub async fn dispute(dispute: &Dispute, event_id: &str, now: i64) -> Result<(), 
 /// The database's.
 pub async fn compare(transaction: &Transaction, now: i64) -> Result<(), Error> {
     let disputed = transaction.was_paid().then(|| transaction.is_disputed());
-    News {
-        transaction: &transaction.id,
-        order: transaction.order.as_deref(),
-        checkout: None,
-        refunded: transaction.refunded_amount,
-        disputed,
-    }
-    .apply(None, None, now)
-    .await
+    News { payment: transaction, order: transaction.order.as_deref(), checkout: None, disputed }.apply(None, None, now).await
 }
 
 struct News<'a> {
-    transaction: &'a str,
+    payment: &'a Transaction,
     order: Option<&'a str>,
     checkout: Option<&'a str>,
-    refunded: Option<i64>,
     disputed: Option<bool>,
 }
 
 impl News<'_> {
     async fn apply(self, refund: Option<(&str, i64, &str)>, event_id: Option<&str>, now: i64) -> Result<(), Error> {
-        let sql = "INSERT INTO money_back (transaction_id, provider_order_id, checkout_id, refunded_amount, disputed, refund_id, \
-                   refund_amount, refund_status, event_id, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "INSERT INTO money_back (transaction_id, provider_order_id, checkout_id, amount_paid, refunded_amount, disputed, refund_id, \
+                   refund_amount, refund_status, event_id, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let parameters = vec![
-            self.transaction.into(),
+            self.payment.id.as_str().into(),
             self.order.map(str::to_owned).into(),
             self.checkout.map(str::to_owned).into(),
-            self.refunded.into(),
+            self.payment.amount_paid.into(),
+            self.payment.refunded_amount.into(),
             self.disputed.map(i64::from).into(),
             refund.map(|(id, _, _)| id.to_owned()).into(),
             refund.map(|(_, amount, _)| amount).into(),

@@ -187,7 +187,7 @@ async fn expire(id: &str, payable: bool, now: i64) -> Result<Looked, Error> {
 /// Refunds and disputes of packs that nobody told us about.
 async fn paid_orders(creem: &Creem<'_>, now: i64) -> Result<Batch, Error> {
     let sql = "UPDATE orders SET looks = looks + 1, next_look_at = CASE \
-                   WHEN disputed_at IS NOT NULL OR looks = 0 THEN ?1 + 86400 WHEN ?1 < paid_at + ?3 THEN ?1 + 604800 END \
+                   WHEN disputed_at > ?1 - ?3 OR looks = 0 THEN ?1 + 86400 WHEN ?1 < paid_at + ?3 THEN ?1 + 604800 END \
                WHERE id IN (SELECT id FROM orders INDEXED BY orders_next_look WHERE status = 'completed' AND next_look_at <= ?1 \
                             ORDER BY next_look_at LIMIT ?2) \
                AND +status = 'completed' AND next_look_at <= ?1 RETURNING id, payment_id";
@@ -210,11 +210,17 @@ async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<Batch, Error> {
     let sql = "UPDATE subscriptions SET looks = looks + 1, next_look_at = CASE \
                    WHEN status = 'active' AND expires_at <= ?1 THEN ?1 + 3600 \
                    WHEN status = 'active' THEN min(?1 + 86400, coalesce(max(expires_at, ?1) + 300, ?1 + 3600)) \
+                   WHEN EXISTS (SELECT 1 FROM subscription_periods WHERE subscription_id = subscriptions.id AND disputed_at > ?1 - ?3) \
+                       THEN ?1 + 86400 \
                    WHEN ?1 < coalesce(expires_at, updated_at) + ?3 THEN ?1 + 604800 END \
                WHERE id IN (SELECT id FROM subscriptions WHERE next_look_at <= ?1 ORDER BY next_look_at LIMIT ?2) AND next_look_at <= ?1 \
-               RETURNING id, third_party_subscription_id, (SELECT checkout_id FROM orders WHERE orders.id = subscriptions.id)";
+               RETURNING id, third_party_subscription_id, (SELECT checkout_id FROM orders WHERE orders.id = subscriptions.id), \
+                         (SELECT erased_at FROM users WHERE users.id = user_id) IS NOT NULL";
     let rows = run(sql, vec![now.into(), limit().into(), WATCHED.into()]).await?;
-    let looks = rows.iter().map(|row| compare(creem, row.text(0), row.optional_text(1), row.optional_text(2), now));
+    let looks = rows.iter().map(async |row| {
+        let owner_is_gone = row.integer(3) != 0;
+        compare(creem, row.text(0), row.optional_text(1), row.optional_text(2), owner_is_gone, now).await
+    });
     let failed = failures("subscription", &rows, join_all(looks).await);
     let again = "UPDATE subscriptions SET next_look_at = min(coalesce(next_look_at, ?2), ?2) WHERE id IN (SELECT value FROM json_each(?1))";
     ask_again(again, &failed, now).await?;
@@ -222,7 +228,14 @@ async fn subscriptions(creem: &Creem<'_>, now: i64) -> Result<Batch, Error> {
 }
 
 /// Brings one subscription and all payments of it in step with creem.
-async fn compare(creem: &Creem<'_>, id: String, provider_id: Option<String>, checkout: Option<String>, now: i64) -> Result<(), Problem> {
+async fn compare(
+    creem: &Creem<'_>,
+    id: String,
+    provider_id: Option<String>,
+    checkout: Option<String>,
+    owner_is_gone: bool,
+    now: i64,
+) -> Result<(), Problem> {
     let provider_id = match (provider_id, checkout) {
         (Some(provider_id), _) => provider_id,
         // Its order was settled by news that did not name it.
@@ -233,6 +246,11 @@ async fn compare(creem: &Creem<'_>, id: String, provider_id: Option<String>, che
         (None, None) => return Ok(()),
     };
     let mut news: Subscription = creem.subscription(&provider_id).await?;
+    // A page that was open when its owner left was paid after all, or a plan that was over goes on: nobody is left who could cancel it.
+    if owner_is_gone && !matches!(news.status.as_str(), "scheduled_cancel" | "canceled" | "expired") {
+        news = creem.cancel_subscription(&provider_id).await?;
+        meter::log(json!({"level": "warn", "event": "plan_of_nobody_cancelled", "subscription": provider_id}));
+    }
     news.order_id.get_or_insert(id);
     news.last_transaction = None;
     subscription::apply(&news, None, None, now).await?;

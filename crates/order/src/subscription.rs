@@ -37,7 +37,8 @@ pub struct Plan {
     pub provider_id: Option<String>,
 }
 
-/// A user's subscription: the one that is active, else the last one.
+/// A user's subscription: the one that is active, else the last one. Of two that are active (both were paid before either was known) the one
+/// that goes on being paid comes first, so that cancelling one after the other ends both.
 ///
 /// # Errors
 /// The database's.
@@ -47,7 +48,7 @@ pub async fn of_user(user_id: &str) -> Result<Option<Plan>, Error> {
                    (SELECT min(due_at) FROM subscription_months JOIN subscription_periods p ON p.id = period_id \
                     WHERE p.subscription_id = s.id AND granted_at IS NULL), cancelled_at, s.created_at, third_party_subscription_id \
                FROM subscriptions s LEFT JOIN products ON products.id = product_id \
-               WHERE user_id = ?1 ORDER BY status = 'active' DESC, s.created_at DESC, s.id DESC LIMIT 1";
+               WHERE user_id = ?1 ORDER BY status = 'active' DESC, provider_status = 'scheduled_cancel', s.created_at DESC, s.id DESC LIMIT 1";
     let row = one(sql, vec![user_id.into()]).await?;
     Ok(row.map(|row: Row| Plan {
         id: row.text(0),
@@ -74,17 +75,30 @@ pub async fn of_user(user_id: &str) -> Result<Option<Plan>, Error> {
 /// The database's.
 pub async fn apply(subscription: &Subscription, event_id: Option<&str>, told_at: Option<i64>, now: i64) -> Result<(), Error> {
     let transaction = subscription.last_transaction.clone();
-    insert(subscription, transaction, subscription.period_start, subscription.period_end, None, event_id, told_at, now).await
+    insert(subscription, transaction, subscription.period_start, subscription.period_end, None, None, event_id, told_at, now).await
 }
 
-/// Applies a payment of a subscription that creem's list of payments tells of.
+/// Applies a payment of a subscription that creem's list of payments tells of. What it was for is not told: it is the plan that has its price,
+/// else the one the subscription is for now.
 ///
 /// # Errors
 /// The database's.
 pub async fn apply_payment(subscription: &Subscription, payment: &Transaction, now: i64) -> Result<(), Error> {
     // Old news about the subscription itself: only the payment counts.
-    insert(subscription, Some(payment.id.clone()), payment.period_start, payment.period_end, payment.amount_paid, None, Some(0), now).await
+    let (id, start, end) = (Some(payment.id.clone()), payment.period_start, payment.period_end);
+    insert(subscription, id, start, end, payment.amount, payment.amount_paid, None, Some(0), now).await
 }
+
+/// Lets creem be asked about a subscription at the next sweep.
+///
+/// # Errors
+/// The database's.
+pub async fn look_again(provider_id: &str, now: i64) -> Result<(), Error> {
+    let sql = "UPDATE subscriptions SET next_look_at = min(coalesce(next_look_at, ?2), ?2) WHERE third_party_subscription_id = ?1";
+    run(sql, vec![provider_id.into(), now.into()]).await.map(drop)
+}
+
+const NEWS: &str = include_str!("../sql/subscription_news.sql");
 
 #[expect(clippy::too_many_arguments, reason = "one column each")]
 async fn insert(
@@ -92,14 +106,12 @@ async fn insert(
     transaction: Option<String>,
     period_start: Option<i64>,
     period_end: Option<i64>,
+    price: Option<i64>,
     amount_paid: Option<i64>,
     event_id: Option<&str>,
     told_at: Option<i64>,
     now: i64,
 ) -> Result<(), Error> {
-    let sql = "INSERT INTO subscription_news (order_id, third_party_subscription_id, provider_product_id, customer_id, provider_status, \
-                   provider_updated_at, period_start, period_end, next_billing_at, cancelled_at, transaction_id, amount_paid, event_id, at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     let parameters = vec![
         subscription.order_id.clone().into(),
         subscription.id.as_str().into(),
@@ -115,8 +127,9 @@ async fn insert(
         amount_paid.into(),
         event_id.map(str::to_owned).into(),
         now.into(),
+        price.into(),
     ];
-    run(sql, parameters).await.map(drop)
+    run(NEWS, parameters).await.map(drop)
 }
 
 const GRANT: &str = include_str!("../sql/grant_due_months.sql");

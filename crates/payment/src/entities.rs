@@ -148,7 +148,9 @@ pub struct Transaction {
     pub id: String,
     /// `paid`, `refunded`, `partialRefund`, `chargedBack`, `chargeback`, `pending`, `declined`, ...
     pub status: String,
-    /// Cents, with tax.
+    /// Cents before tax: the product's price, or what an upgrade costs.
+    pub amount: Option<i64>,
+    /// Cents, with tax, less what was discounted.
     pub amount_paid: Option<i64>,
     /// Cents, in all.
     pub refunded_amount: Option<i64>,
@@ -169,7 +171,8 @@ impl Transaction {
         Some(Self {
             id: id(object)?,
             status: text(&object["status"]).unwrap_or_default(),
-            amount_paid: object["amount_paid"].as_i64().or_else(|| object["amount"].as_i64()),
+            amount: object["amount"].as_i64(),
+            amount_paid: object["amount_paid"].as_i64(),
             refunded_amount: object["refunded_amount"].as_i64(),
             order: id(&object["order"]),
             subscription: id(&object["subscription"]),

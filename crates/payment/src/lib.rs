@@ -215,6 +215,9 @@ impl<'a> Creem<'a> {
         let answer = call().await;
         pass.told(answer.as_ref().is_ok_and(|(status, _)| !status.is_server_error())).await;
         let (status, answer) = answer?;
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            signal::seen(signal::KEY_REFUSED, "creem", clock::now()).await;
+        }
         if !status.is_success() {
             return Err(Error::Refused { status });
         }

@@ -234,3 +234,85 @@ async fn news_of_an_unknown_product_stay_open() {
     assert_eq!(world.sweep().await["payments"]["applied"], 1);
     assert_eq!(ada.credits().await, 203);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_paid_two_plans_can_end_both() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    // Two pages are open before either is paid.
+    for product in ["basic-monthly", "pro-monthly"] {
+        ada.begin_purchase(product).await;
+    }
+    for checkout in world.control().checkouts() {
+        world.control().pay(&checkout.checkout_id).await.unwrap();
+    }
+    assert_eq!(world.sql_number("SELECT count(*) FROM subscriptions WHERE status = 'active'"), 2);
+    for ended in 1..=2 {
+        ada.post(200, "/api/subscription/cancel").await;
+        assert_eq!(world.sql_number("SELECT count(*) FROM subscriptions WHERE provider_status = 'scheduled_cancel'"), ended);
+    }
+    assert_eq!(plan(&ada).await["ends_with_period"], true);
+    assert_eq!(ada.credits().await, 3 + 25 + 60);
+    assert_eq!(ada.delete(200, "/api/me").await.json()["done"], true);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_paid_after_its_owner_has_gone_is_not_paid_again() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    ada.begin_purchase("pro-monthly").await;
+    let checkout = world.control().checkouts()[0].checkout_id.clone();
+    ada.delete(200, "/api/me").await;
+    world.control().pay(&checkout).await.unwrap();
+    assert_eq!(world.sql_text("SELECT provider_status FROM subscriptions"), "active");
+    world.sweep().await;
+    assert_eq!(world.heard(Service::Creem, "/cancel"), 1);
+    assert_eq!(world.sql_text("SELECT provider_status FROM subscriptions"), "scheduled_cancel");
+    assert_eq!(world.events("plan_of_nobody_cancelled").len(), 1);
+    world.db_payments_are_due();
+    world.sweep().await;
+    assert_eq!(world.heard(Service::Creem, "/cancel"), 1, "once");
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_is_told_without_its_number_is_looked_up() {
+    let world = World::new().await;
+    let (ada, subscription) = subscriber(&world, "pro-monthly").await;
+    world.sweep().await;
+    world.fault(Fault::CreemWebhookDrop.once());
+    world.control().fire(&subscription, PaymentEvent::Renew).await.unwrap();
+    let mut paid = world.control().payment_events().pop().unwrap();
+    assert_eq!(paid["eventType"], "subscription.paid");
+    paid["object"].as_object_mut().unwrap().remove("last_transaction_id").unwrap();
+    world.control().send_payment_event(paid).await;
+    assert_eq!(ada.credits().await, 63);
+    world.sweep().await;
+    assert_eq!(ada.credits().await, 123);
+    // It is the payment that money goes back of.
+    world.control().fire(&subscription, PaymentEvent::Refund { amount: None, status: None }).await.unwrap();
+    assert_eq!(ada.credits().await, 63);
+    assert_eq!(world.sql_number("SELECT count(*) FROM payment_events WHERE status <> 'done'"), 0);
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_nobody_told_of_is_of_the_plan_that_was_paid_and_not_of_the_one_since() {
+    let world = World::new().await;
+    let (ada, subscription) = subscriber(&world, "premium-monthly").await;
+    world.fault(Fault::CreemWebhookDrop);
+    world.control().fire(&subscription, PaymentEvent::Renew).await.unwrap();
+    world.control().clear_faults();
+    let mut downgrade = world.control().payment_events().into_iter().find(|event| event["eventType"] == "subscription.active").unwrap();
+    downgrade["id"] = json!("evt_downgrade");
+    downgrade["eventType"] = json!("subscription.update");
+    downgrade["object"]["product"]["id"] = json!("prod_basic_monthly");
+    downgrade["object"]["updated_at"] = json!((e2e::now() + 5) * 1_000);
+    world.control().send_payment_event(downgrade).await;
+    assert_eq!(plan(&ada).await["plan_type"], "basic");
+    world.db_payments_are_due();
+    world.sweep().await;
+    assert_eq!(ada.credits().await, 3 + 2 * 200);
+    world.assert_books_balance();
+}

@@ -177,3 +177,50 @@ async fn a_refunded_plan_grants_no_further_month() {
     assert_eq!(ada.get(200, &format!("/api/orders/{order}")).await.json()["order"]["status"], "refunded");
     world.assert_books_balance();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_s_refund_is_a_share_of_what_was_paid_with_its_tax() {
+    let world = world().await;
+    world.control().change_settings(|settings| settings.creem_tax_percent = 25);
+    let ada = world.sign_in("ada@example.com").await;
+    let order = ada.begin_purchase("basic-monthly").await;
+    ada.pay(&order).await;
+    let order = order["id"].as_str().unwrap();
+    // 999 cents and 249 of tax.
+    world.control().fire(order, refund(Some(624))).await.unwrap();
+    assert_eq!(ada.credits().await, 13);
+    world.control().fire(order, refund(Some(375))).await.unwrap();
+    assert_eq!(ada.credits().await, 5, "the list's price has gone back, but not all that was paid");
+    assert_eq!(ada.get(200, &format!("/api/orders/{order}")).await.json()["order"]["status"], "completed");
+    world.control().fire(order, refund(None)).await.unwrap();
+    assert_eq!(ada.credits().await, 0);
+    assert_eq!(ada.get(200, &format!("/api/orders/{order}")).await.json()["order"]["status"], "refunded");
+    world.assert_books_balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_whose_money_went_back_before_its_payment_was_told_of_gives_nothing() {
+    for back in [refund(None), PaymentEvent::Dispute] {
+        let world = world().await;
+        let ada = world.sign_in("ada@example.com").await;
+        ada.begin_purchase("basic-yearly").await;
+        let checkout = world.control().checkouts()[0].checkout_id.clone();
+        world.fault(Fault::CreemWebhookDrop);
+        world.control().pay(&checkout).await.unwrap();
+        world.control().clear_faults();
+        let events = world.control().payment_events();
+        let tell = async |kind: &str| {
+            let event = events.iter().find(|event| event["eventType"] == kind).unwrap();
+            world.control().send_payment_event(event.clone()).await;
+        };
+        tell("checkout.completed").await;
+        world.control().fire(&checkout, back).await.unwrap();
+        tell("subscription.paid").await;
+        assert_eq!(ada.credits().await, 0);
+        assert_eq!(world.sql_number("SELECT count(*) FROM payment_events WHERE status <> 'done'"), 0);
+        world.db_payments_are_due();
+        world.sweep().await;
+        assert_eq!(ada.credits().await, 0);
+        world.assert_books_balance();
+    }
+}

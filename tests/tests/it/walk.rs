@@ -83,9 +83,12 @@ impl Walker {
         self.model.grant(&format!("order:{id}"), 10, None, paid_at);
         let order = books::Order {
             status: "completed",
+            created_at: paid_at,
             credits: 10,
             lasts: None,
+            list: 499,
             paid: 499,
+            told: Some(499),
             refunded: 0,
             disputed_at: None,
             is_plan: false,
@@ -113,7 +116,7 @@ impl Walker {
         if disputed.is_none() {
             self.packs[which].1 += amount;
         }
-        self.model.money_back(&id, self.packs[which].1, disputed, e2e::now());
+        self.model.money_back(&id, Some(499), self.packs[which].1, disputed, e2e::now());
     }
 
     /// A plan is bought, and then renewed; each payment is a month's credits.

@@ -1,7 +1,8 @@
 //! The same rules on a real libSQL server, over HTTP, every statement a request of its own, as Spin's libSQL backend sends them.
 //!
-//! Where a server cannot be had - no Python, no network - the tests say so and pass.
+//! Where the server's program cannot be had - no Python, no network - the tests say so and pass; whatever else goes wrong fails them.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,12 +21,11 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Result<Self, String> {
-        let program = servers::sqld(&e2e::root().join("target"))?;
-        let folder = TempDir::new().map_err(|error| error.to_string())?;
-        let server = Self { sqld: Sqld::start(&program, folder.path())?, _folder: folder };
-        migrations::apply_to_server(&server.client(), &e2e::root().join("migrations")).map_err(|error| error.to_string())?;
-        Ok(server)
+    fn start(program: &Path) -> Self {
+        let folder = TempDir::new().unwrap();
+        let server = Self { sqld: Sqld::start(program, folder.path()).unwrap(), _folder: folder };
+        migrations::apply_to_server(&server.client(), &e2e::root().join("migrations")).unwrap();
+        server
     }
 
     fn client(&self) -> Client {
@@ -33,9 +33,13 @@ impl Server {
     }
 }
 
-/// A server, or a line that says why there is none.
+/// The server's program, or a line that says why it cannot be had. That alone skips a test: a program that is there has to work.
+fn program() -> Option<PathBuf> {
+    servers::sqld(&e2e::root().join("target")).inspect_err(|why| println!("skipped: {why}")).ok()
+}
+
 fn server() -> Option<Server> {
-    Server::start().inspect_err(|why| println!("skipped: {why}")).ok()
+    program().map(|program| Server::start(&program))
 }
 
 fn run(client: &mut Client, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, Refusal> {
@@ -311,7 +315,7 @@ fn the_other_process_of_a_storm() {
 
 #[test]
 fn migrations_reach_a_server_once_each_even_from_two_operators_at_once() {
-    let Ok(program) = servers::sqld(&e2e::root().join("target")).inspect_err(|why| println!("skipped: {why}")) else { return };
+    let Some(program) = program() else { return };
     let folder = TempDir::new().unwrap();
     let sqld = Sqld::start(&program, folder.path()).unwrap();
     let migrations = e2e::root().join("migrations");

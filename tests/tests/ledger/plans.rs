@@ -123,6 +123,135 @@ fn what_goes_back_of_a_yearly_payment_is_first_what_was_not_granted_yet() {
     books.assert_invariants();
 }
 
+/// An order of ada's that the checkout has paid: by a payment of its name, of so many cents.
+fn checked_out(books: &Books, order: &str, cents: i64) {
+    let sql = "UPDATE orders SET status = 'paid', transaction_id = 't_' || id, amount_paid = ?2, provider_subscription_id = 'sub_' || id, \
+               updated_at = ?3 WHERE id = ?1";
+    books.run(sql, (order, cents, books.now)).unwrap();
+}
+
+#[test]
+fn what_goes_back_is_a_share_of_what_was_paid_and_not_of_the_list_s_price() {
+    // Paid, went back, credits left of 25: with a discount, with tax, and for nothing.
+    for (paid, back, left) in [(500, 500, 0), (500, 250, 13), (1_249, 999, 6), (1_249, 1_249, 0), (0, 0, 25)] {
+        for told_first in [true, false] {
+            let books = Books::of_ada(0);
+            books.plan_order("o", "basic-monthly");
+            let payment = Some(("t_o", START, START + MONTH));
+            if told_first {
+                books.news("o", "basic_monthly", "active", payment);
+                books.run("UPDATE orders SET amount_paid = ?1, updated_at = ?2", (paid, books.now)).unwrap();
+            } else {
+                checked_out(&books, "o", paid);
+                books.news("o", "basic_monthly", "active", payment);
+            }
+            books.money_back("t_o", Some(back), None);
+            assert_eq!(books.balance(), left, "{back} of {paid}, the plan told first: {told_first}");
+            books.assert_invariants();
+        }
+    }
+}
+
+#[test]
+fn what_was_paid_may_be_heard_of_after_some_of_it_has_gone_back() {
+    let books = Books::of_ada(0);
+    books.plan_order("o", "basic-monthly");
+    books.news("o", "basic_monthly", "active", Some(("t", START, START + MONTH)));
+    books.money_back("t", Some(500), None);
+    assert_eq!(books.balance(), 13, "of the list's 999");
+    let sql = "INSERT INTO money_back (transaction_id, amount_paid, refunded_amount, at) VALUES ('t', ?1, 500, ?2)";
+    for (paid, left) in [(1_250, 15), (1_000, 13), (500, 0)] {
+        books.run(sql, (paid, books.now)).unwrap();
+        assert_eq!(books.balance(), left, "of {paid}");
+        books.assert_invariants();
+    }
+}
+
+#[test]
+fn money_that_went_back_before_the_plan_s_payment_was_told_of_counts() {
+    let mut books = Books::of_ada(0);
+    books.plan_order("o", "basic-monthly");
+    checked_out(&books, "o", 999);
+    books.money_back("t_o", Some(999), None);
+    books.news("o", "basic_monthly", "active", Some(("t_o", START, START + MONTH)));
+    assert_eq!(books.balance(), 0);
+    books.assert_invariants();
+
+    // A disputed year, and a renewal whose refund came first.
+    books.plan_order("p", "basic-yearly");
+    checked_out(&books, "p", 9_990);
+    books.money_back("t_p", None, Some(1));
+    books.news("p", "basic_yearly", "active", Some(("t_p", START, START + 365 * 86_400)));
+    assert_eq!(books.balance(), 0);
+    assert_eq!(books.grant_month("t_p", 1).unwrap_err(), "plan_is_frozen");
+    let refund =
+        "INSERT INTO money_back (transaction_id, refund_id, refund_amount, refund_status, at) VALUES ('t_2', 'r', 999, 'succeeded', ?1)";
+    books.run(refund, [books.now]).unwrap();
+    books.now += MONTH;
+    books.news("o", "basic_monthly", "active", Some(("t_2", START + MONTH, START + 2 * MONTH)));
+    assert_eq!(books.balance(), 0);
+    books.assert_invariants();
+}
+
+#[test]
+fn an_upgrade_grants_what_is_to_come_and_nothing_twice() {
+    let year = 365 * 86_400;
+    // In the eleventh month of a year: this month's difference, and next month's.
+    let mut books = Books::of_ada(0);
+    books.plan_order("o", "basic-yearly");
+    books.news("o", "basic_yearly", "active", Some(("t1", START, START + year)));
+    books.now = START + 10 * MONTH;
+    books.news("o", "premium_yearly", "active", Some(("t2", START, START + year)));
+    let lots = "SELECT count(*) FROM credit_lots WHERE id LIKE 'period:t2:%'";
+    assert_eq!((books.ask::<i64>(lots, []), books.balance()), (1, 175));
+    books.run("UPDATE subscription_months SET granted_at = ?1 WHERE granted_at IS NULL AND due_at <= ?1", [START + year]).unwrap();
+    assert_eq!(books.ask::<i64>("SELECT sum(amount) FROM credit_lots WHERE id LIKE 'period:t2:%'", []), 2 * 175);
+    books.assert_invariants();
+
+    // From a month to a year that begins with it: that month is granted once, the others too.
+    let mut books = Books::of_ada(0);
+    books.plan_order("o", "basic-monthly");
+    books.news("o", "basic_monthly", "active", Some(("t1", START, START + MONTH)));
+    books.now += 86_400;
+    books.news("o", "basic_yearly", "active", Some(("t2", START, START + year)));
+    assert_eq!(books.balance(), 25);
+    for n in 1..12 {
+        books.grant_month("t2", n).unwrap();
+    }
+    assert_eq!(books.ask::<i64>("SELECT sum(amount) FROM credit_lots", []), 12 * 25);
+    books.assert_invariants();
+}
+
+#[test]
+fn a_period_that_is_paid_anew_after_its_money_went_back_grants_anew() {
+    let books = Books::of_ada(0);
+    books.plan_order("o", "basic-monthly");
+    books.news("o", "basic_monthly", "active", Some(("t1", START, START + MONTH)));
+    books.money_back("t1", Some(999), None);
+    assert_eq!(books.balance(), 0);
+    books.news("o", "basic_monthly", "active", Some(("t2", START, START + MONTH)));
+    assert_eq!(books.balance(), 25);
+    books.assert_invariants();
+}
+
+#[test]
+fn a_dispute_is_watched_however_late_it_comes() {
+    let books = Books::of_ada(0);
+    books.order("o", 10, None).unwrap();
+    checked_out(&books, "o", 499);
+    books.plan_order("p", "basic-monthly");
+    books.news("p", "basic_monthly", "active", Some(("t_p", START, START + MONTH)));
+    let next = |books: &Books, table: &str, id: &str| -> Option<i64> {
+        books.ask(&format!("SELECT next_look_at FROM {table} WHERE id = ?1"), [id])
+    };
+    books.run("UPDATE orders SET next_look_at = NULL", []).unwrap();
+    books.run("UPDATE subscriptions SET next_look_at = NULL", []).unwrap();
+    books.money_back("t_o", None, Some(1));
+    books.money_back("t_p", None, Some(1));
+    assert_eq!(next(&books, "orders", "o"), Some(books.now + 86_400));
+    assert_eq!((next(&books, "orders", "p"), next(&books, "subscriptions", "p")), (None, Some(books.now + 86_400)));
+}
+
 #[test]
 fn a_dispute_takes_everything_and_gives_back_what_it_took() {
     let mut books = Books::of_ada(0);
