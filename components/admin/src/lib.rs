@@ -117,8 +117,8 @@ async fn books(call: &Call) -> Result<Reply, Problem> {
     let mut rules: Vec<Value> = Vec::new();
     let mut clean = true;
     for invariant in audit::INVARIANTS.iter().chain(audit::OVERDUE) {
-        let looked_at = database::one(invariant.count, Vec::new()).await?.map_or(0, |row| row.integer(0));
-        let offenders: Vec<String> = database::run(invariant.offenders, Vec::new()).await?.iter().map(|row| row.text(0)).collect();
+        let looked_at = database::run_long(invariant.count, Vec::new()).await?.first().map_or(0, |row| row.integer(0));
+        let offenders: Vec<String> = database::run_long(invariant.offenders, Vec::new()).await?.iter().map(|row| row.text(0)).collect();
         clean &= offenders.is_empty();
         rules.push(json!({
             "id": invariant.id, "rule": invariant.rule, "looked_at": looked_at, "violations": offenders.len(),
@@ -222,7 +222,7 @@ async fn replay(call: &Call, id: &str) -> Result<Reply, Problem> {
     }
     let now = clock::now();
     acts::record(&admin.id, "replay", id, &json!({"type": event.kind}), now).await?;
-    inbox::retry(now).await?;
+    inbox::retry_one(id, now).await?;
     reply::ok(&json!({"event": inbox::by_id(id).await?}))
 }
 

@@ -97,12 +97,12 @@ pub async fn providers() -> Vec<Finding> {
     futures::future::join_all(looks).await
 }
 
-/// Everything that one statement tells: errors, what is overdue, erasures, empty accounts, the day's limit, and the jobs.
+/// Everything that one statement tells: errors, what is overdue, erasures, empty accounts, refused keys, the day's limit, and the jobs.
 ///
 /// # Errors
 /// The database's, and `internal` for settings that are no numbers.
 pub async fn rows(settings: &Settings, now: i64) -> Result<Vec<Finding>, Problem> {
-    let most_errors = settings.integer("alarm_errors_per_5_minutes")?;
+    let most_errors = settings.integer("alarm_errors_per_five_minutes")?;
     let day_limit = settings.integer("daily_picture_limit")?;
     let rows = run(&statement(), vec![now.into()]).await?;
     Ok(rows.iter().flat_map(|row| read(row, now, most_errors, day_limit)).collect())
@@ -138,6 +138,11 @@ fn statement() -> String {
         ),
         "SELECT 'day', 'pictures', coalesce((SELECT pictures FROM provider_spend WHERE day = ?1 / 86400), 0), 0, 0".to_owned(),
     ];
+    for provider in ["kie", "creem"] {
+        parts.push(format!(
+            "SELECT 'key', '{provider}', (SELECT count(*) FROM signals WHERE kind = 'key_refused' AND subject = '{provider}' AND seen_at > ?1 - {HEARD}), 0, 0"
+        ));
+    }
     for rule in audit::OVERDUE {
         parts.push(format!(
             "SELECT 'overdue', '{}', (SELECT count(*) FROM (SELECT 1 FROM ({}) LIMIT {COUNTED})), 0, 0",
@@ -185,6 +190,10 @@ fn read(row: &Row, now: i64, most_errors: i64, day_limit: i64) -> Vec<Finding> {
             number > 0,
             "kie.ai says that our account there is empty: no picture is made until it is filled.",
         )],
+        "key" => {
+            let message = format!("{subject} refuses our key: it is wrong, was exchanged, or is of another environment.");
+            vec![Finding::new("provider_refuses_key", subject, number > 0, message)]
+        }
         "day" => {
             let message = format!("{number} pictures were ordered today, which is the limit (daily_picture_limit): no more are taken.");
             vec![Finding::new("daily_limit_reached", subject, day_limit > 0 && number >= day_limit, message)]

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use config::Settings;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use outbound::{Breaker, Failure};
 use problem::Problem;
 use serde_json::Value;
@@ -139,13 +139,13 @@ impl<'a> Kie<'a> {
         let url = format!("{}{path}", self.base_url);
         // Sent once: the provider would make two pictures of two.
         let exchange = self.exchange(async || outbound::json("kie", self.request(Method::POST, &url, Some(&body))?, LIMIT).await);
-        let (_, answer) = exchange.await.map_err(|failure| {
+        let (status, answer) = exchange.await.map_err(|failure| {
             if failure.had_no_effect() { CreateError::Later(failure.to_string()) } else { CreateError::Unknown(failure.to_string()) }
         })?;
         if is_out_of_credits(&answer) {
             signal::seen(signal::OUT_OF_CREDITS, "kie", clock::now()).await;
         }
-        read_created(&answer)
+        read_created(status, &answer)
     }
 
     /// Asks about a task.
@@ -170,15 +170,15 @@ impl<'a> Kie<'a> {
         Ok(request)
     }
 
-    async fn exchange(
-        &self,
-        call: impl AsyncFnOnce() -> Result<(http::StatusCode, Value), Failure>,
-    ) -> Result<(http::StatusCode, Value), Failure> {
+    async fn exchange(&self, call: impl AsyncFnOnce() -> Result<(StatusCode, Value), Failure>) -> Result<(StatusCode, Value), Failure> {
         let pass = self.breaker.pass().await?;
         let answer = call().await;
         // Refusals are answers; 500, maintenance (455) and a feature that is off (505) are not.
         pass.told(answer.as_ref().is_ok_and(|(status, answer)| !status.is_server_error() && ![455, 500, 505].contains(&code_of(answer))))
             .await;
+        if answer.as_ref().is_ok_and(|(_, answer)| code_of(answer) == 401) {
+            signal::seen(signal::KEY_REFUSED, "kie", clock::now()).await;
+        }
         answer
     }
 }
@@ -194,7 +194,12 @@ fn is_out_of_credits(answer: &Value) -> bool {
     code_of(answer) == 402 || says("msg") || says("message")
 }
 
-fn read_created(answer: &Value) -> Result<String, CreateError> {
+fn read_created(status: StatusCode, answer: &Value) -> Result<String, CreateError> {
+    // Not the provider's own words but those of something before it, which may have passed the order on before it lost patience.
+    if !answer["code"].is_i64() && !status.is_client_error() {
+        return Err(CreateError::Unknown(format!("status {status} without a code")));
+    }
+    let code_of = |answer: &Value| answer["code"].as_i64().unwrap_or(i64::from(status.as_u16()));
     let code = || format!("code {}", code_of(answer));
     match code_of(answer) {
         200 => match answer["data"]["taskId"].as_str() {
@@ -253,17 +258,23 @@ mod tests {
 
     #[test]
     fn an_answer_without_certainty_is_not_a_refusal() {
-        let kind = |answer: Value| match read_created(&answer) {
+        let of = |status: u16, answer: Value| match read_created(StatusCode::from_u16(status).expect("a status"), &answer) {
             Ok(id) => id,
             Err(CreateError::Refused(_)) => "refused".into(),
             Err(CreateError::Later(_)) => "later".into(),
             Err(CreateError::Unknown(_)) => "unknown".into(),
         };
+        let kind = |answer: Value| of(200, answer);
         assert_eq!(kind(json!({"code": 200, "msg": "success", "data": {"taskId": "t1"}})), "t1");
         assert_eq!(kind(json!({"code": 200, "msg": "success", "data": null})), "unknown");
         assert_eq!(kind(json!({"code": 422, "msg": "validation", "data": null})), "refused");
         assert_eq!(kind(json!({"code": 429, "msg": "too high", "data": null})), "later");
         assert_eq!(kind(json!({"code": 500, "msg": "Credits insufficient: top up", "data": null})), "later");
+        // Whatever stands before the provider speaks another language: it may have passed the order on before it lost patience.
+        assert_eq!(of(504, json!({"error": "Gateway Timeout"})), "unknown");
+        assert_eq!(of(200, json!({"error": "oops"})), "unknown");
+        assert_eq!(of(429, json!({"error": "Too Many Requests"})), "later");
+        assert_eq!(of(500, json!({"code": 500, "msg": "Server exception", "data": null})), "later");
     }
 
     #[test]
@@ -299,7 +310,7 @@ mod tests {
             |code: i64| json!({"code": code, "msg": "ada@example.com: shorter please", "message": "ada@example.com", "data": null});
         for code in [200, 400, 401, 422, 429, 500, 501] {
             let told = [
-                read_created(&answer(code)).map_err(|error| error.to_string()),
+                read_created(StatusCode::OK, &answer(code)).map_err(|error| error.to_string()),
                 read_record(&market::Market, &answer(code)).map(|record| format!("{record:?}")).map_err(|error| error.to_string()),
             ];
             assert!(!format!("{told:?}").contains("ada@"), "{told:?}");

@@ -9,6 +9,9 @@ use serde_json::json;
 /// A provider says that our account there has no credits.
 pub const OUT_OF_CREDITS: &str = "out_of_credits";
 
+/// A provider refuses our key: it is wrong, was exchanged, or is of another environment.
+pub const KEY_REFUSED: &str = "key_refused";
+
 /// Counts a request that a component could not answer by a fault of ours or of somebody we need.
 pub async fn request_failed(component: &str, now: i64) {
     let sql = "INSERT INTO request_errors (minute, component, errors) VALUES (?1 / 60, ?2, 1) \

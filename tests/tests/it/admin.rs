@@ -197,6 +197,10 @@ async fn an_open_event_is_tried_again_when_an_admin_says_so() {
         .control()
         .send_payment_event(json!({"id": "evt_early", "eventType": "refund.created", "created_at": 1, "object": {"id": "ref_1"}}))
         .await;
+    // However many others are due before it.
+    let others = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 60) \
+                  INSERT INTO payment_events (id, type, payload, received_at) SELECT 'evt_' || x, 'refund.created', '{}', x FROM n";
+    world.db_write(others, []);
     let event = boss.post(200, "/api/admin/events/evt_early/replay").await.json()["event"].clone();
     assert_eq!((&event["status"], &event["attempts"]), (&json!("received"), &json!(1)));
     boss.post(404, "/api/admin/events/evt_none/replay").await.problem("not_found");

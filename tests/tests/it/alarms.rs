@@ -224,7 +224,7 @@ async fn only_the_place_that_the_manifest_allows_is_posted_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_requests_that_fail_are_an_alarm_and_a_few_are_not() {
     let receiver = Receiver::start().await;
-    let variables = receiver.variables().into_iter().chain([("alarm_errors_per_5_minutes".to_owned(), "3".to_owned())]).collect();
+    let variables = receiver.variables().into_iter().chain([("alarm_errors_per_five_minutes".to_owned(), "3".to_owned())]).collect();
     let world = World::with(Options { variables, ..Options::default() }).await;
     let ada = world.sign_in("ada@example.com").await;
     world.fault(Fault::CreemApiAnswers { status: 500 });
@@ -259,6 +259,27 @@ async fn a_provider_whose_account_is_empty_is_told() {
     time_passes(&world, 601);
     look(&world).await;
     assert_eq!(receiver.news(), ["resolved provider_out_of_credits kie"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_refuses_our_key_is_told() {
+    let receiver = Receiver::start().await;
+    let keys = ["kie_api_key", "creem_api_key"].map(|name| (name.to_owned(), "of another environment".to_owned()));
+    let variables = receiver.variables().into_iter().chain(keys).collect();
+    let world = World::with(Options { variables, ..Options::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    look(&world).await;
+    assert_eq!(receiver.news(), [""; 0]);
+    ada.order_one().await;
+    look(&world).await;
+    assert_eq!(receiver.news(), ["opened provider_refuses_key kie"]);
+    ada.post_json(502, "/api/orders", &json!({"product_id": "credits-10"})).await.problem("provider_unavailable");
+    look(&world).await;
+    assert_eq!(receiver.news(), ["opened provider_refuses_key creem"]);
+    world.db_write("UPDATE signals SET seen_at = seen_at - 1801", []);
+    time_passes(&world, 601);
+    look(&world).await;
+    assert_eq!(receiver.news().len(), 2, "both are over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -573,7 +594,7 @@ async fn a_database_that_takes_nothing_is_told_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_that_fails_is_told_too() {
     let receiver = Receiver::start().await;
-    let variables = receiver.variables().into_iter().chain([("alarm_errors_per_5_minutes".to_owned(), "many".to_owned())]).collect();
+    let variables = receiver.variables().into_iter().chain([("alarm_errors_per_five_minutes".to_owned(), "many".to_owned())]).collect();
     let world = World::with(Options { variables, ..Options::default() }).await;
     assert_eq!(call(&world).await.status, 500);
     assert_eq!(receiver.news(), [""; 0], "once may have been a moment's trouble");

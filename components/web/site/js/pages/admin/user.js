@@ -13,7 +13,7 @@ const w = words({
   en: {
     title: "Person", back: "All people", since: (when) => `here since ${when}`, erased: "This account was deleted by its owner. What was paid stays in the books.",
     balance: "Credits to spend", used: "Credits used", ordered: "Pictures ordered", done: "Done", failed: "Failed", ways: "Ways to sign in", added: (when) => `since ${when}`, noWays: "None is left.", id: "Id", tasks: "Pictures",
-    gift: "Gift credits", giftText: "They are there at once. The gift is an act in the log, with your name.", amount: "Credits", amountHint: "1 to 10,000", days: "Expire in days", daysHint: "Empty: never", note: "Note", noteHint: "Why. The person sees it in their account book.", give: "Give credits",
+    gift: "Gift credits", giftText: "They are there at once. The gift is an act in the log, with your name.", amount: "Credits", amountHint: "1 to 10,000", days: "Expire in days", daysHint: "Empty: never", note: "Note", noteHint: "Why. The person sees it in their account book. It stays when they delete their account: nothing personal.", give: "Give credits",
     amountWrong: "A whole number from 1 to 10,000.", daysWrong: "A whole number from 1 to 3,650, or nothing.", noteWrong: "At most 200 characters on one line.",
     given: (n, name) => `${name} has ${n} more.`, safe: "Press again: however often it is sent, this gift is given once.", other: "A gift from this form arrived before, with other numbers. Look at the balance; to give this one as well, press again.",
     role: "Role", isAdmin: "Admins see people, pictures, payments and the books, and may give credits and roles.", isUser: "Sees and changes nothing but what is their own.", make: "Make an admin", take: "Take the role away",
@@ -24,7 +24,7 @@ const w = words({
   zh: {
     title: "用户", back: "所有用户", since: (when) => `${when} 注册`, erased: "此账户已由本人注销，付款记录仍保留在账目中。",
     balance: "可用点数", used: "已用点数", ordered: "图片订单", done: "完成", failed: "失败", ways: "登录方式", added: (when) => `${when} 添加`, noWays: "没有登录方式。", id: "编号", tasks: "图片",
-    gift: "赠送点数", giftText: "立即到账，并以您的名义记入日志。", amount: "点数", amountHint: "1 至 10,000", days: "有效天数", daysHint: "留空表示永久有效", note: "备注", noteHint: "赠送原因，对方可在账单中看到。", give: "赠送",
+    gift: "赠送点数", giftText: "立即到账，并以您的名义记入日志。", amount: "点数", amountHint: "1 至 10,000", days: "有效天数", daysHint: "留空表示永久有效", note: "备注", noteHint: "赠送原因，对方可在账单中看到。账户注销后仍会保留，请勿填写个人信息。", give: "赠送",
     amountWrong: "请输入 1 至 10,000 的整数。", daysWrong: "请输入 1 至 3,650 的整数，或留空。", noteWrong: "最多 200 字，一行以内。",
     given: (n, name) => `${name} 增加了 ${n}。`, safe: "请再按一次：无论发送多少次，这份赠送只会发放一次。", other: "此表单之前的一份赠送已到账，但数值不同。请先查看余额；如仍要赠送，请再按一次。",
     role: "角色", isAdmin: "管理员可查看用户、图片、支付和账目，并可赠送点数和授予角色。", isUser: "只能查看和修改自己的内容。", make: "设为管理员", take: "取消管理员",
