@@ -261,10 +261,9 @@ async fn logout(call: &Call) -> Result<Reply, Problem> {
     }
     if let Some(caller) = session::find(call).await? {
         if all.is_some() {
-            session::end_all(&caller.user_id).await?;
-        } else {
-            end(&caller.user_id, &caller.session).await?;
+            session::end_others(&caller).await?;
         }
+        end(&caller.user_id, &caller.session).await?;
     }
     reply::with_header(reply::no_content(), header::SET_COOKIE, &session::forget_cookie(call)?)
 }
@@ -287,12 +286,13 @@ async fn identities(call: &Call) -> Result<Reply, Problem> {
 async fn unlink(call: &Call, id: &str) -> Result<Reply, Problem> {
     let caller = limit::writer(call, Class::SignIn).await?;
     require_recent(&caller).await?;
+    user::may_detach(&caller.user_id, id).await?;
+    // The sessions first: whoever is cut off can ask again as long as there is something to take away.
+    session::end_others(&caller).await?;
     let provider = user::detach(&caller.user_id, id).await?;
     meter::log(json!({"level": "info", "event": "identity_removed", "user": caller.user_id, "provider": provider}));
-    let sql = "SELECT id_hash FROM sessions WHERE user_id = ?1 AND id_hash <> ?2 AND expires_at > 0";
-    for row in database::run(sql, vec![caller.user_id.as_str().into(), caller.session.as_str().into()]).await? {
-        end(&caller.user_id, &row.text(0)).await?;
-    }
+    // Somebody may have come in with it just before it went.
+    session::end_others(&caller).await?;
     Ok(reply::no_content())
 }
 

@@ -6,12 +6,14 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
-use http_body_util::BodyDataStream;
 use multer::Multipart;
 use photo::Clean;
 use problem::{Code, Problem};
 use seal::Keys;
-use service::Call;
+use service::{
+    Call,
+    body::{self, Fault},
+};
 use session::SignedIn;
 use storage::{Bucket, Description, key};
 
@@ -134,7 +136,7 @@ impl<'a> Intake<'a> {
         }
         let (name, claimed) = (call.header("x-file-name").map(str::to_owned), call.media_type());
         let length = call.stated_length();
-        let body = BodyDataStream::new(call.take_body()?).map_err(broken);
+        let body = call.take_body(body::FOR_PHOTOS)?.map_err(Problem::from);
         self.take_one(name, &claimed, length, body).await
     }
 
@@ -144,8 +146,7 @@ impl<'a> Intake<'a> {
         }
         let boundary = multer::parse_boundary(call.header("content-type").unwrap_or_default())
             .map_err(|error| Problem::invalid("content-type", "The multipart boundary is missing.").because(error))?;
-        let body = BodyDataStream::new(call.take_body()?).map_err(|error| std::io::Error::other(error.to_string()));
-        let (body, framing) = form::bounded(body, self.most_bytes * MOST_FILES as u64 + form::FRAMING);
+        let (body, framing) = form::bounded(call.take_body(body::FOR_PHOTOS)?, self.most_bytes * MOST_FILES as u64 + form::FRAMING);
         let mut parts = Multipart::new(body, boundary);
         let unreadable = unreadable(self.most_bytes);
         let mut files = 0;
@@ -225,8 +226,8 @@ impl<'a> Intake<'a> {
 
     /// Refuses a body by its stated length.
     async fn refuse_unread(&self, call: &mut Call) -> Problem {
-        if let Ok(body) = call.take_body() {
-            service::drain(BodyDataStream::new(body)).await;
+        if let Ok(body) = call.take_body(body::FOR_WORDS) {
+            service::drain(body).await;
         }
         self.too_large()
     }
@@ -270,14 +271,11 @@ pub fn too_large(most_bytes: u64) -> Problem {
     Problem::new(Code::PayloadTooLarge, format!("A photo may have at most {most_bytes} bytes."))
 }
 
-fn broken(error: impl std::fmt::Display) -> Problem {
-    Problem::invalid("body", "The upload broke off.").because(error)
-}
-
 /// What a form's parser stumbles over.
 fn unreadable(most_bytes: u64) -> impl Fn(multer::Error) -> Problem {
     move |error| match error {
         multer::Error::StreamReadFailed(source) if source.is::<form::TooLong>() => too_large(most_bytes).because(source),
+        multer::Error::StreamReadFailed(source) => source.downcast::<Fault>().map_or_else(Problem::internal, |fault| (*fault).into()),
         error => Problem::invalid("body", "The multipart body cannot be read.").because(error),
     }
 }

@@ -200,8 +200,10 @@ async fn file(call: &Call, key: &str) -> Result<Reply, Problem> {
         None => bucket.link(key, LINK)?,
     };
     let mut response = reply::redirect(&link)?;
-    // The browser may reuse the redirect while the link is surely good.
+    // The browser may reuse the redirect while the link is surely good: a page of thumbnails is drawn again and again. Not for whoever comes after
+    // its owner at the same browser: signing out takes the cookie away, and what was kept for another cookie is asked for anew.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=300"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("cookie, authorization"));
     Ok(response)
 }
 

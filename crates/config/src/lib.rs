@@ -10,6 +10,8 @@ use spin_sdk::variables;
 
 /// A value with this prefix is a placeholder that is good on this machine only.
 pub const PLACEHOLDER: &str = "loopback-only";
+/// What the recipes of `deploy/` have where a value has to be filled in.
+const TO_FILL_IN: [&str; 4] = ["SECRET", "CLIENT-ID", "CLIENT-ID.apps.googleusercontent.com", "https://ACCOUNT.r2.cloudflarestorage.com"];
 
 /// The variables of one component.
 #[derive(Debug, Default)]
@@ -91,13 +93,19 @@ impl Settings {
         if self.is_loopback()? {
             return Ok(());
         }
-        match self.0.iter().find(|(_, value)| value.split(',').any(|value| value.trim().starts_with(PLACEHOLDER))) {
+        match self.0.iter().find(|(_, value)| is_placeholder(value)) {
             None => Ok(()),
             Some((name, _)) => Err(Problem::internal(format!(
                 "variable {name} still has its placeholder, but public_url is not a loopback address: set {name}"
             ))),
         }
     }
+}
+
+/// Whether a value, or one of several, has still to be set by whoever runs the app for others.
+#[must_use]
+pub fn is_placeholder(value: &str) -> bool {
+    value.split(',').map(str::trim).any(|value| value.starts_with(PLACEHOLDER) || TO_FILL_IN.contains(&value))
 }
 
 /// Whether an address only reaches this machine.
@@ -135,8 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_recipe_leaves_to_be_filled_in_is_a_placeholder() {
+        for secret in ["SECRET", " SECRET", "new, SECRET"] {
+            assert_eq!(refusal("http://127.0.0.1:3000", secret), None, "{secret}");
+            let cause = refusal("https://app.example", secret).expect(secret);
+            assert!(cause.contains("session_secret"), "{cause}");
+        }
+    }
+
+    #[test]
     fn a_real_secret_is_good_everywhere() {
         assert_eq!(refusal("https://app.example", "3f1c8d"), None);
+        assert_eq!(refusal("https://app.example", "SECRET-that-somebody-chose"), None);
         assert!(refusal("https://app.example", "3f1c8d, loopback-only-x").is_some(), "an old placeholder is no old secret");
     }
 }

@@ -15,6 +15,8 @@ use img_parts::{
 
 use crate::{Kind, Photo, Refusal, inspect};
 
+mod pieces;
+
 /// A photo without anything but its picture.
 #[derive(Clone, Debug)]
 pub struct Clean {
@@ -45,6 +47,7 @@ pub fn clean(file: Bytes) -> Result<Clean, Refusal> {
 }
 
 fn jpeg(file: Bytes) -> Result<(Bytes, u8), Refusal> {
+    pieces::of_jpeg(&file)?;
     let mut parsed = Jpeg::from_bytes(file).map_err(|_| Refusal::Damaged)?;
     let orientation = parsed.segments().iter().find_map(JpegSegment::exif_bytes).map_or(1, |exif| orientation_in(&exif));
     let segments = parsed.segments_mut();
@@ -139,6 +142,7 @@ fn png(file: Bytes) -> Result<(Bytes, u8), Refusal> {
         b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"pHYs", b"bKGD", b"cICP", b"acTL",
         b"fcTL", b"fdAT",
     ];
+    pieces::of_png(&file)?;
     let mut parsed = Png::from_bytes(file).map_err(|_| Refusal::Damaged)?;
     let chunks = parsed.chunks_mut();
     if chunks.first().is_none_or(|chunk| chunk.kind() != *b"IHDR") || chunks.last().is_none_or(|chunk| chunk.kind() != *b"IEND") {
@@ -159,6 +163,7 @@ fn webp(file: Bytes) -> Result<(Bytes, u8), Refusal> {
     const KEPT: [&[u8; 4]; 7] = [b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"];
     const HAS_EXIF: u8 = 0x08;
     const HAS_XMP: u8 = 0x04;
+    pieces::of_webp(&file)?;
     let mut parsed = RiffChunk::from_bytes(file).map_err(|_| Refusal::Damaged)?;
     let RiffContent::List { kind: Some(kind), subchunks } = parsed.content_mut() else { return Err(Refusal::Damaged) };
     if kind != b"WEBP" || subchunks.is_empty() {

@@ -3,17 +3,22 @@
 //! They are probed side by side, each for itself and for [`LIMIT`] at most: a store that hangs is as good as none, and must not hide how the
 //! others are. A probe is cheap, because everybody may ask for one.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use cache::entry;
-use futures::{
-    future::{Either, select},
-    join,
-};
+use futures::join;
+use http::{Method, StatusCode};
+use outbound::Failure;
 use storage::Bucket;
 
 /// How long a store may take to answer.
 pub const LIMIT: Duration = Duration::from_secs(2);
+/// How often the bucket is asked before a passing fault of it counts.
+const TRIES: u32 = 3;
+/// How long the signature of that question is good: the store's clock may be another.
+const LINK: Duration = Duration::from_secs(300);
+/// Longest error of the bucket that is read, in bytes.
+const ERROR_CAP: usize = 64 * 1024;
 /// Seconds between two tries to write to the database, whoever asks and how often.
 const WRITES: i64 = 30;
 /// Seconds for which the database may take no writing because somebody else is at it.
@@ -122,14 +127,44 @@ pub async fn takes_writing() -> bool {
 /// `None`: it has not said anything in time.
 async fn write() -> Option<Result<(), database::Error>> {
     let write = async { database::run("UPDATE last_write SET at = unixepoch() WHERE one = 1", Vec::new()).await.map(drop) };
-    match select(pin!(write), pin!(spin_sdk::time::sleep(LIMIT))).await {
-        Either::Left((result, _)) => Some(result),
-        Either::Right(((), _)) => None,
-    }
+    clock::within(LIMIT, write).await
 }
 
+/// Asks for an object that is not there. Everybody may make us ask, and a listing, which would do as well, costs a dozen times as much (R2 and S3
+/// bill it as writing). "No such key" is what our own bucket answers to a good key; to a wrong one, or where there is no such bucket, it is
+/// something else.
 async fn storage(bucket: &Bucket) -> Result<Beat, String> {
-    bucket.list("health-check", None, 1).await.map(|_| Beat::Well).map_err(|error| error.to_string())
+    let link = bucket.link("health-check", LINK).map_err(|error| error.to_string())?;
+    let mut attempt = 1;
+    let answer = loop {
+        let answer = look(&link, attempt).await;
+        let passing = answer.as_ref().map_or(true, |(status, _)| outbound::is_passing(*status));
+        if !passing || attempt == TRIES {
+            break answer;
+        }
+        outbound::pause(attempt).await;
+        attempt += 1;
+    };
+    let (status, code) = answer.map_err(|failure| failure.to_string())?;
+    if is_ours(status, &code) { Ok(Beat::Well) } else { Err(format!("status {status}, code {code}")) }
+}
+
+/// Whether that is the answer of our bucket to our key. Should somebody have put such an object there, that is well too.
+fn is_ours(status: StatusCode, code: &str) -> bool {
+    status.is_success() || status == StatusCode::NOT_FOUND && code == "NoSuchKey"
+}
+
+/// The status, and the code that the store gives with an error.
+async fn look(link: &str, attempt: u32) -> Result<(StatusCode, String), Failure> {
+    let response = outbound::try_to_send("storage", outbound::empty(Method::GET, link)?, LIMIT, attempt).await?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok((status, String::new()));
+    }
+    let body = outbound::read("storage", response, ERROR_CAP, LIMIT).await?;
+    let text = String::from_utf8_lossy(&body);
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code.to_owned());
+    Ok((status, code.unwrap_or_default()))
 }
 
 /// Only reads: a probe that writes each time would be a load of its own.
@@ -139,8 +174,28 @@ async fn cache() -> Result<Beat, String> {
 
 /// What a probe answers, or why it does not.
 async fn within<T>(probe: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match select(pin!(probe), pin!(spin_sdk::time::sleep(LIMIT))).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(((), _)) => Err(format!("no answer within {LIMIT:?}")),
+    clock::within(LIMIT, probe).await.unwrap_or_else(|| Err(format!("no answer within {LIMIT:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_bucket_says_that_there_is_no_such_object() {
+        for (status, code) in [(404, "NoSuchKey"), (200, "")] {
+            assert!(is_ours(StatusCode::from_u16(status).expect("a status"), code), "{status} {code}");
+        }
+        for (status, code) in [
+            (404, "NoSuchBucket"),
+            // Of whatever else answers at the address.
+            (404, ""),
+            (403, "SignatureDoesNotMatch"),
+            (403, "AccessDenied"),
+            (301, "PermanentRedirect"),
+            (503, "SlowDown"),
+        ] {
+            assert!(!is_ours(StatusCode::from_u16(status).expect("a status"), code), "{status} {code}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -27,9 +27,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use spin_sdk::http::{BoxBody, IntoResponse};
 
+pub mod body;
 mod client;
 pub mod reply;
 
+pub use body::Body;
 pub use client::Client;
 
 /// A request as Spin hands it over.
@@ -182,34 +184,42 @@ impl Call {
         self.header("content-length").and_then(|text| text.parse().ok())
     }
 
-    /// Takes the body, to be read as a stream.
+    /// Takes the body, to be read as a stream that is waited for so long in all.
     ///
     /// # Errors
     /// `internal` the second time.
-    pub fn take_body(&mut self) -> Result<RequestBody, Problem> {
-        self.body.take().ok_or_else(|| Problem::internal("the body was taken twice"))
+    pub fn take_body(&mut self, limit: Duration) -> Result<Body, Problem> {
+        let body = self.body.take().ok_or_else(|| Problem::internal("the body was taken twice"))?;
+        Ok(Body::new(BodyDataStream::new(body), limit))
     }
 
-    /// The whole body, at most `cap` bytes.
+    /// The whole body, at most `cap` bytes, waited for [`body::FOR_WORDS`] at most.
     ///
     /// # Errors
-    /// `payload_too_large`; `invalid_input` for a body that breaks off.
+    /// `payload_too_large`; `invalid_input` for a body that breaks off or does not come.
     pub async fn bytes(&mut self, cap: usize) -> Result<Bytes, Problem> {
-        let stated_too_large = self.stated_length().is_some_and(|length| length > cap as u64);
-        let mut body = BodyDataStream::new(self.take_body()?);
-        let mut bytes = BytesMut::new();
-        if !stated_too_large {
-            loop {
-                let Some(data) = body.next().await else { return Ok(bytes.freeze()) };
-                let data = data.map_err(|error| Problem::invalid("body", "The body broke off.").because(error))?;
-                if bytes.len() + data.len() > cap {
-                    break;
+        let mut too_large = self.stated_length().is_some_and(|length| length > cap as u64);
+        let mut body = self.take_body(body::FOR_WORDS)?;
+        let (mut bytes, mut read) = (BytesMut::new(), 0);
+        while let Some(data) = body.next().await {
+            match data {
+                Ok(data) => {
+                    read += data.len();
+                    too_large |= read > cap;
+                    if !too_large {
+                        bytes.extend_from_slice(&data);
+                    } else if read as u64 >= REST {
+                        break;
+                    }
                 }
-                bytes.extend_from_slice(&data);
+                Err(_) if too_large => break,
+                Err(fault) => return Err(fault.into()),
             }
         }
-        drain(body).await;
-        Err(Problem::new(Code::PayloadTooLarge, format!("The body may have at most {cap} bytes.")))
+        if too_large {
+            return Err(Problem::new(Code::PayloadTooLarge, format!("The body may have at most {cap} bytes.")));
+        }
+        Ok(bytes.freeze())
     }
 
     /// The body as JSON of the expected shape.

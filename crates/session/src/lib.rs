@@ -184,7 +184,8 @@ pub fn set_cookie(call: &Call, name: &str, value: &str, seconds: u64) -> Result<
     Ok(format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"))
 }
 
-/// The value of a cookie the caller sent.
+/// The value of a cookie the caller sent. `None` as well where it sent two: one was planted, perhaps by a neighbour under our domain with a longer
+/// `Path`, and nothing says which.
 #[must_use]
 pub fn cookie_of(call: &Call, name: &str) -> Option<String> {
     cookie_in(&call.headers, &full_name(call.settings.public_url().ok()?, name))
@@ -200,9 +201,18 @@ fn full_name(public_url: &str, name: &str) -> String {
 }
 
 fn cookie_in(headers: &http::HeaderMap, name: &str) -> Option<String> {
-    let headers = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(given, _)| *given == name).map(|(_, value)| value.trim_matches('"').to_owned())
+    let mut found = None;
+    for header in headers.get_all("cookie") {
+        for pair in header.to_str().unwrap_or_default().split(';') {
+            let Some((_, value)) = pair.trim().split_once('=').filter(|(given, _)| *given == name) else { continue };
+            let value = value.trim_matches('"');
+            if found.is_some_and(|other| other != value) {
+                return None;
+            }
+            found = Some(value);
+        }
+    }
+    found.map(str::to_owned)
 }
 
 /// Ends one session of a user, at once.
@@ -221,12 +231,14 @@ pub async fn end(user_id: &str, session: &str) -> Result<(), Problem> {
     Err(Problem::not_found("session"))
 }
 
-/// Ends every session of a user.
+/// Ends every session of a user but the one that asks for it: with that one they can ask again if this is cut off, and then those whose rows were
+/// ended before are taken out of the cache as well.
 ///
 /// # Errors
-/// As [`end`].
-pub async fn end_all(user_id: &str) -> Result<(), Problem> {
-    for row in run("UPDATE sessions SET expires_at = 0 WHERE user_id = ?1 RETURNING id_hash", vec![user_id.into()]).await? {
+/// `service_unavailable` when one could not be taken out of the cache: then it is not dead.
+pub async fn end_others(caller: &SignedIn) -> Result<(), Problem> {
+    let sql = "UPDATE sessions SET expires_at = 0 WHERE user_id = ?1 AND id_hash <> ?2 RETURNING id_hash";
+    for row in run(sql, vec![caller.user_id.as_str().into(), caller.session.as_str().into()]).await? {
         forget(&row.text(0)).await?;
     }
     Ok(())
@@ -390,6 +402,24 @@ mod tests {
         for forged in ["abc", "abc.", "abd.AAAA", "", ".", &format!("abd.{}", sign("secret", "abc"))] {
             assert_eq!(verify(&["secret"], forged), None, "{forged}");
         }
+    }
+
+    #[test]
+    fn of_two_cookies_of_one_name_none_counts() {
+        let cookie = |lines: &[&'static str]| {
+            let mut headers = http::HeaderMap::new();
+            for line in lines {
+                headers.append("cookie", http::HeaderValue::from_static(line));
+            }
+            cookie_in(&headers, COOKIE)
+        };
+        assert_eq!(cookie(&["a=b; __session=mine; c=d"]).as_deref(), Some("mine"));
+        assert_eq!(cookie(&["__session=mine; __session=\"mine\""]).as_deref(), Some("mine"), "twice the same is one");
+        for lines in [&["__session=planted; __session=mine"][..], &["__session=mine", "__session=planted"], &["__session=mine; __session="]]
+        {
+            assert_eq!(cookie(lines), None, "{lines:?}");
+        }
+        assert_eq!(cookie(&["__session2=planted; __session=mine"]).as_deref(), Some("mine"));
     }
 
     proptest::proptest! {

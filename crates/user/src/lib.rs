@@ -352,22 +352,29 @@ pub async fn identities(id: &str) -> Result<Vec<WayIn>, Error> {
     Ok(rows.iter().map(|row| WayIn { id: row.text(0), provider: row.text(1), created_at: row.integer(2) }).collect())
 }
 
-/// Takes a way to sign in from an account, and answers whose it was (the provider). The last one stays: without it nobody could come in.
+/// Whether a way to sign in can be taken from an account. The last one stays: without it nobody could come in.
 ///
 /// # Errors
 /// `not_found`; `conflict` for the last one.
+pub async fn may_detach(user_id: &str, identity: &str) -> Result<(), Problem> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM user_auth WHERE user_id = ?2 AND id <> ?1) FROM user_auth WHERE id = ?1 AND user_id = ?2";
+    match one(sql, vec![identity.into(), user_id.into()]).await? {
+        Some(row) if row.integer(0) != 0 => Ok(()),
+        Some(_) => Err(Problem::new(problem::Code::Conflict, "This is your only way to sign in. Add another one first.")),
+        None => Err(Problem::not_found("way to sign in")),
+    }
+}
+
+/// Takes a way to sign in from an account, and answers whose it was (the provider): one that [`may_detach`] has just found.
+///
+/// # Errors
+/// `conflict` when it is the last one now, or is gone.
 pub async fn detach(user_id: &str, identity: &str) -> Result<String, Problem> {
     // One statement: of two that take one each at the same time, one finds that it is the last.
     let sql = "DELETE FROM user_auth WHERE id = ?1 AND user_id = ?2 \
                AND EXISTS (SELECT 1 FROM user_auth WHERE user_id = ?2 AND id <> ?1) RETURNING provider";
-    if let Some(row) = one(sql, vec![identity.into(), user_id.into()]).await? {
-        return Ok(row.text(0));
-    }
-    let there = one("SELECT 1 FROM user_auth WHERE id = ?1 AND user_id = ?2", vec![identity.into(), user_id.into()]).await?;
-    Err(match there {
-        Some(_) => Problem::new(problem::Code::Conflict, "This is your only way to sign in. Add another one first."),
-        None => Problem::not_found("way to sign in"),
-    })
+    let row = one(sql, vec![identity.into(), user_id.into()]).await?;
+    Ok(row.ok_or_else(|| Problem::new(problem::Code::Conflict, "Your ways to sign in have just changed. Look again."))?.text(0))
 }
 
 /// Whether one of somebody's ways to sign in was used since then (Unix seconds), and its provider vouched for the account's address.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use e2e::{Calls, Person, World};
+use futures::join;
+use host::Moment;
 use http::{Method, header};
 use sandbox::{Credential, Fault, Service};
 use serde_json::{Value, json};
@@ -387,6 +389,38 @@ async fn sessions_are_listed_and_ended_one_by_one_or_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signing_out_everywhere_can_be_repeated_until_it_is_done() {
+    // Each of the three in turn: whichever is ended first or last, it is the one that asks.
+    for own in 0..3 {
+        let folder = tempfile::TempDir::new().unwrap();
+        let cache = folder.path().join("kv.db");
+        let world = World::with(e2e::Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Default::default() }).await;
+        let mut others = Vec::new();
+        for _ in 0..3 {
+            others.push(world.sign_in("ada@example.com").await);
+        }
+        let caller = others.remove(own);
+        let listed = caller.get(200, "/auth/sessions").await.json()["sessions"].as_array().unwrap().clone();
+        let own = listed.iter().find(|session| session["current"] == true).unwrap()["id"].as_str().unwrap().to_owned();
+        let store = rusqlite::Connection::open(&cache).unwrap();
+        store.busy_timeout(e2e::PATIENCE).unwrap();
+        // The cache will not give up what it knows of the others.
+        let stuck = format!(
+            "CREATE TRIGGER stuck BEFORE DELETE ON spin_key_value WHEN OLD.key LIKE 'session:%' AND OLD.key <> 'session:{own}' \
+             BEGIN SELECT RAISE(ABORT, 'stuck'); END"
+        );
+        store.execute_batch(&stuck).unwrap();
+        caller.post(503, "/auth/logout?all=true").await.problem("service_unavailable");
+        store.execute_batch("DROP TRIGGER stuck").unwrap();
+        caller.post(204, "/auth/logout?all=true").await;
+        for other in &others {
+            other.get(401, "/api/me").await.problem("unauthenticated");
+        }
+        assert_eq!(store.query_row("SELECT count(*) FROM spin_key_value WHERE key LIKE 'session:%'", [], |row| row.get(0)), Ok(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_has_expired_is_over_even_where_the_cache_is_empty() {
     let folder = tempfile::TempDir::new().unwrap();
     let cache = folder.path().join("kv.db");
@@ -487,6 +521,19 @@ async fn where_the_app_is_served_over_https_its_cookies_are_secure() {
     for cookie in [session, forgotten, signin, set.as_str()] {
         assert!(cookie.split("; ").any(|part| part == "Secure") && cookie.contains("; Path=/;") && !cookie.contains("Domain"), "{cookie}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_session_cookie_that_a_neighbour_planted_signs_nobody_in() {
+    let world = World::new().await;
+    let (ada, eve) = (world.sign_in("ada@example.com").await, world.sign_in("eve@example.com").await);
+    let (mine, planted) = (ada.token().unwrap(), eve.token().unwrap());
+    let with = |cookie: String| ada.request(Method::GET, "/api/me").header("cookie", cookie);
+    // Of two with one name a browser sends the one with the longer path first: what Ada does would be done in Eve's account.
+    for cookie in [format!("__session={planted}; __session={mine}"), format!("__session={mine}; other=x; __session={planted}")] {
+        ada.send(401, with(cookie)).await.problem("unauthenticated");
+    }
+    ada.send(200, with(format!("__session={mine}; __session={mine}"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -750,11 +797,47 @@ async fn a_way_to_sign_in_is_taken_away_and_the_last_one_stays() {
     octo.get(401, "/api/me").await.problem("unauthenticated");
     ada.get(200, "/api/me").await;
     assert_eq!(world.events("identity_removed")[0]["provider"], "github");
+    // What is not taken away ends nothing.
+    let phone = world.sign_in("ada@example.com").await;
     ada.delete(404, &path(1)).await.problem("not_found");
     ada.delete(409, &path(0)).await.problem("conflict");
+    phone.get(200, "/api/me").await;
     // It opens an account of its own now.
     assert_ne!(world.sign_in_github("octo@example.com").await.id().await, ada.id().await);
     assert_eq!(ada.get(200, "/auth/identities").await.json()["identities"].as_array().unwrap().len(), 1);
+}
+
+/// Takes a way to sign in away, cut off at this call; answers whether it came to it.
+async fn taken_away_with_a_crash(call: u64, moment: Moment) -> bool {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    link(&ada, "github", "octo@example.com").await;
+    let octo = world.sign_in_github("octo@example.com").await;
+    octo.get(200, "/api/me").await;
+    let ways = ada.get(200, "/auth/identities").await.json()["identities"].as_array().unwrap().clone();
+    let path = format!("/auth/identities/{}", ways[1]["id"].as_str().unwrap());
+    world.crash_at("auth", call, moment);
+    ada.ask(ada.request(Method::DELETE, &path)).await;
+    let crashed = world.crashed();
+    let again = ada.ask(ada.request(Method::DELETE, &path)).await;
+    assert!(matches!(again.status, 204 | 404), "call {call} {moment:?}: {again}");
+    assert_eq!(world.sql_number("SELECT count(*) FROM user_auth"), 1, "call {call} {moment:?}");
+    let still_in = octo.ask(octo.request(Method::GET, "/api/me")).await;
+    assert_eq!(still_in.status, 401, "call {call} {moment:?}: {still_in}");
+    ada.get(200, "/api/me").await;
+    crashed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_taking_a_way_to_sign_in_away_is_cut_off_no_session_that_began_with_it_is_left() {
+    for call in 1.. {
+        let crashed = join!(taken_away_with_a_crash(call, Moment::Before), taken_away_with_a_crash(call, Moment::After));
+        if crashed == (false, false) {
+            assert!(call > 5, "it makes more calls than {call}");
+            return;
+        }
+        assert!(call < 50, "it goes on for ever");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

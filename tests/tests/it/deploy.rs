@@ -1,11 +1,12 @@
 //! `deploy/` says what spin.toml needs: every setting without a default fit for the world, and who calls each job. What it has a shell do is
 //! done here, with stand-ins for the programs that would reach outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -361,6 +362,59 @@ fn the_environment_of_a_service_has_every_setting() {
     assert!(!environment.contains("loopback-only") && !environment.contains("127.0.0.1"), "{environment}");
 }
 
+/// The variables that a recipe sets, with their values: those of the environment file, and those of the SpinApp.
+fn recipes() -> [(&'static str, BTreeMap<String, String>); 2] {
+    let environment = read("systemd/environment");
+    let lines = environment.lines().filter_map(|line| line.strip_prefix("SPIN_VARIABLE_")?.split_once('='));
+    let machine = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    let [config, secret, app] = documents("kubernetes/spinapp.yaml").try_into().unwrap();
+    let variables = app["spec"]["variables"].as_vec().unwrap().iter().map(|variable| {
+        let from = |kind: &str, data: &Yaml| variable["valueFrom"][kind]["key"].as_str().map(|key| text(data, &[key]).to_owned());
+        let value = from("secretKeyRef", &secret["stringData"]).or_else(|| from("configMapKeyRef", &config["data"]));
+        (text(variable, &["name"]).to_owned(), value.unwrap())
+    });
+    [("systemd/environment", machine), ("kubernetes/spinapp.yaml", variables.collect())]
+}
+
+#[test]
+fn what_a_recipe_leaves_to_be_filled_in_the_app_refuses() {
+    let known = e2e::manifest()["variables"].as_table().unwrap().clone();
+    for (recipe, variables) in recipes() {
+        for (name, value) in &variables {
+            let default = known[name]["default"].as_str().unwrap();
+            let in_capitals = value.split(|letter: char| !letter.is_ascii_uppercase()).any(|word| word.len() > 3);
+            if in_capitals || default.starts_with("loopback-only") {
+                assert!(config::is_placeholder(value), "{recipe}: {name} is {value}, and the app would take it");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_recipe_as_it_is_nothing_is_served() {
+    for (recipe, mut variables) in recipes() {
+        let public_url = variables.remove("public_url");
+        let world = e2e::World::with(e2e::Options { public_url, variables, ..Default::default() }).await;
+        let stranger = world.stranger();
+        for (method, path) in [
+            (Method::GET, "/auth/session"),
+            (Method::GET, "/api/uploads"),
+            (Method::GET, "/api/hairstyles"),
+            (Method::GET, "/api/products"),
+            (Method::POST, "/webhooks/creem"),
+            (Method::POST, "/webhooks/kie/x"),
+            (Method::POST, "/internal/cleanup"),
+            (Method::GET, "/health"),
+        ] {
+            stranger.send(500, stranger.request(method, path)).await.problem("internal");
+        }
+        for line in world.events("request") {
+            let cause = line["cause"].as_str().unwrap();
+            assert!(cause.starts_with("variable ") && cause.contains("placeholder"), "{recipe}: {cause}");
+        }
+    }
+}
+
 #[test]
 fn the_examples_of_stores_are_read_by_the_host() {
     let config = host::RuntimeConfig::load(&e2e::root().join("deploy/runtime-config.shared.toml")).unwrap();
@@ -384,6 +438,11 @@ fn the_checklist_names_every_setting_and_every_job() {
     // The distributions' nginx (1.22, 1.24) has no directive of its own for it, and does not start with one.
     assert!(proxy.contains("listen 443 ssl http2;"), "{proxy}");
     assert!(!proxy.lines().any(|line| line.trim().starts_with("http2 ")), "{proxy}");
+    // The app holds a photo whole while it comes in (decision 11), so the proxy waits for those that come slowly.
+    assert!(!proxy.contains("proxy_request_buffering off"), "{proxy}");
+    // Nothing below adds a header of its own, or this one would be gone there.
+    let added: Vec<&str> = proxy.lines().map(str::trim).filter(|line| line.starts_with("add_header ")).collect();
+    assert_eq!(added, ["add_header Strict-Transport-Security \"max-age=31536000\" always;"]);
 }
 
 #[test]
@@ -398,5 +457,6 @@ fn a_recipe_stands_once_and_the_numbers_of_components_are_the_manifests() {
     let manifest = e2e::manifest();
     let components = manifest["component"].as_table().unwrap().values();
     let open = components.filter(|component| component.get("sqlite_databases").is_some()).count();
-    assert!(docs("scaling.md").contains(&format!("one per instance: {open} components")), "{open} components open a database");
+    let scaling = docs("scaling.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(scaling.contains(&format!("one per instance: {open} components")), "{open} components open a database");
 }

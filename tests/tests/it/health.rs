@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::{Options, World, product_with};
 use http::Method;
 use rusqlite::Connection;
-use sandbox::Fault;
+use sandbox::{Fault, Service};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +35,19 @@ async fn a_wrong_key_to_the_bucket_is_unhealthy() {
     assert_eq!(world.stranger().get(503, "/health").await.json()["storage"], false);
     let reasons = world.events("store_unhealthy");
     assert_eq!(reasons[0]["store"], "storage", "{reasons:?}");
+    assert!(reasons[0]["cause"].as_str().unwrap().contains("SignatureDoesNotMatch"), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_makes_us_read_from_the_bucket_and_not_list_it() {
+    let world = World::new().await;
+    world.stranger().get(200, "/health").await;
+    // R2 and S3 bill a listing as a write, a dozen times a read.
+    assert_eq!(world.heard(Service::S3, "GET /ai-hairstyle/health-check"), 1);
+    assert_eq!(world.control().calls_to(Service::S3).len(), 1);
+    // A bucket that stumbles once is not down.
+    world.fault(Fault::S3Answers { status: 500, method: None, prefix: None }.once());
+    world.stranger().get(200, "/health").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,45 @@ async fn hostile_files_are_refused_or_made_harmless_and_never_a_fault_of_ours() 
     assert!(world.events("request").iter().all(|line| line["status"].as_u64().unwrap() < 500), "{}", world.tail());
 }
 
+/// Photos of ten megabytes whose picture is said to be small, made of as many pieces as fit: whoever keeps a note of each of them needs many times
+/// as much.
+fn crumbs() -> [(&'static str, &'static str, Vec<u8>); 3] {
+    const LENGTH: usize = 10_400_000;
+    let filled = |head: &[u8], crumb: &[u8], end: &[u8]| {
+        let crumbs = crumb.repeat((LENGTH - head.len() - end.len()) / crumb.len());
+        [head, &crumbs, end].concat()
+    };
+    let frame = b"\xff\xd8\xff\xc0\x00\x11\x08\x02\x00\x02\x00\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01";
+    let jpeg = filled(frame, b"\xff\xe1\x00\x02", b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00\xff\xd9");
+    let empty = b"\0\0\0\0IDAT\x35\xaf\x06\x1e";
+    let png = filled(&photos::read("portrait.png")[..33], empty, b"\0\0\0\0IEND\xae\x42\x60\x82");
+    // 512 by 512, less one.
+    let mut webp = filled(b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\x01\0\xff\x01\0", b"ALPH\0\0\0\0", b"");
+    let length = u32::try_from(webp.len() - 8).unwrap();
+    webp[4..8].copy_from_slice(&length.to_le_bytes());
+    [("a jpeg", "image/jpeg", jpeg), ("a png", "image/png", png), ("a webp", "image/webp", webp)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_of_millions_of_pieces_is_refused_and_takes_nobody_along() {
+    let world = World::new().await;
+    let ada = world.sign_in("ada@example.com").await;
+    for (what, content_type, file) in crumbs() {
+        let answer = ada.ask(ada.upload_request(content_type, file.clone())).await;
+        assert_eq!(answer.status, 422, "{what}: {answer}{}", world.tail());
+        answer.problem("invalid_input");
+        // Put into the bucket it is looked at in the same way.
+        let upload = presign(&ada, 201, json!({"content_type": content_type, "size": file.len()})).await.json()["upload"].clone();
+        assert_eq!(put(&ada, &upload, file).await, 200, "{what}");
+        let answer = ada.ask(ada.request(Method::POST, &format!("/api/uploads/{}/complete", upload["id"].as_str().unwrap()))).await;
+        assert_eq!(answer.status, 422, "{what}, put into the bucket: {answer}{}", world.tail());
+        assert_eq!(world.objects(), Vec::<String>::new(), "{what}");
+    }
+    // An instance that runs out of memory ends, and everybody's requests in it.
+    assert!(world.events("trap").is_empty(), "{}", world.tail());
+    ada.upload("portrait.jpg").await;
+}
+
 async fn presign(person: &Person, expected: u16, body: Value) -> e2e::Answer {
     person.post_json(expected, "/api/uploads/presign", &body).await
 }

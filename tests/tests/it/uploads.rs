@@ -1,5 +1,7 @@
 //! `/api/uploads` and `/files`: photos in and out, and everything that is no photo.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use e2e::photos;
 use e2e::{Person, World, sha256};
@@ -8,6 +10,8 @@ use reqwest::Body;
 use reqwest::multipart::{Form, Part};
 use sandbox::{Fault, Service};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// That nothing of a refused request is left anywhere.
 fn assert_nothing_stored(world: &World, what: &str) {
@@ -260,6 +264,61 @@ async fn a_photo_that_breaks_off_on_the_way_leaves_nothing_behind() {
     assert_eq!(ada.get(200, "/api/uploads").await.json()["uploads"], json!([]));
 }
 
+/// Sends the beginning of a large body and then a byte every second, until there is an answer; the whole text of that, and how long it took.
+async fn in_drops(person: &Person, path: &str, content_type: &str, beginning: &[u8]) -> (String, Duration) {
+    let began = Instant::now();
+    let address = person.world.address();
+    let host = format!("{}:{}", address.host_str().unwrap(), address.port().unwrap());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncookie: __session={}\r\ncontent-type: {content_type}\r\ncontent-length: 50000\r\n\
+         connection: close\r\n\r\n",
+        person.token().unwrap()
+    );
+    let (mut reading, mut writing) = TcpStream::connect(&host).await.unwrap().into_split();
+    writing.write_all(&[head.as_bytes(), beginning].concat()).await.unwrap();
+    let drip = async {
+        while writing.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        std::future::pending::<()>().await
+    };
+    let hear = async {
+        let mut answer = Vec::new();
+        // A reset after the answer is how the other side says that it reads no further.
+        let _ = reading.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(200), async {
+        tokio::select! {
+            answer = hear => answer,
+            () = drip => unreachable!(),
+        }
+    });
+    (answer.await.unwrap_or_else(|_| panic!("{path} is still waited for{}", person.world.tail())), began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_in_drops_is_not_waited_for_without_end() {
+    // The host would wait for longer.
+    let world = World::with(e2e::Options { request_timeout: Some(Duration::from_secs(300)), ..Default::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let photo = photos::read("portrait.jpg");
+    let form = [&b"--x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.jpg\"\r\n\r\n"[..], &photo[..1_000]].concat();
+    let (raw, form, head, words) = futures::join!(
+        in_drops(&ada, "/api/uploads", "image/jpeg", &photo[..1_000]),
+        in_drops(&ada, "/api/uploads", "multipart/form-data; boundary=x", &form),
+        in_drops(&ada, "/api/uploads", "multipart/form-data; boundary=x", b"--x\r\n"),
+        in_drops(&ada, "/api/uploads/presign", "application/json", b"{"),
+    );
+    for (what, (answer, took), at_least) in [("a photo", raw, 45), ("a form", form, 45), ("a part's head", head, 45), ("words", words, 9)] {
+        assert!(answer.starts_with("HTTP/1.1 422 "), "{what}: {answer}{}", world.tail());
+        assert!(answer.contains("\"invalid_input\"") && answer.contains("too long to arrive"), "{what}: {answer}");
+        assert!(took >= Duration::from_secs(at_least), "{what} was waited for {took:?} only");
+    }
+    assert_nothing_stored(&world, "given up");
+    ada.upload("portrait.jpg").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_uploads_nothing() {
     let world = World::new().await;
@@ -395,6 +454,8 @@ async fn a_file_is_reached_by_its_exact_key_only() {
     assert!(link.starts_with(&format!("{}/ai-hairstyle/{key}?", world.places().s3)), "{link}");
     assert!(link.contains("X-Amz-Expires=600"), "{link}");
     assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    // A browser that keeps it does so for whoever has the cookie, and signing out takes that away.
+    assert_eq!((answer.header("cache-control"), answer.header("vary")), ("private, max-age=300", "cookie, authorization"));
     // Without its signature, and with another one, the bucket gives nothing.
     let bucket = world.stranger();
     bucket.get(403, link.split('?').next().unwrap()).await;

@@ -288,6 +288,56 @@ fn what_is_damaged_or_no_photo_is_refused_with_a_reason() {
     assert!(matches!(refusal("png, 100,000 wide"), Refusal::Dimensions(100_000, _)));
 }
 
+/// The portrait of a kind with so many empty pieces in it.
+fn in_pieces(kind: Kind, pieces: usize) -> Vec<u8> {
+    let into = |file: &[u8], at: usize, piece: &[u8]| [&file[..at], &piece.repeat(pieces), &file[at..]].concat();
+    match kind {
+        Kind::Jpeg => into(&portrait("portrait.jpg"), 2, &[0xff, 0xe5, 0, 2]),
+        Kind::Png => into(&portrait("portrait.png"), 33, &PngChunk::new(*b"prVt", Bytes::new()).encoder().bytes()),
+        Kind::Webp => webp_of([&webp_with(&[])[12..], &b"ABCD\0\0\0\0".repeat(pieces)].concat()),
+    }
+}
+
+fn webp_of(chunks: Vec<u8>) -> Vec<u8> {
+    let length = u32::try_from(chunks.len() + 4).expect("short");
+    [b"RIFF", &length.to_le_bytes()[..], b"WEBP", &chunks].concat()
+}
+
+#[test]
+fn a_photo_has_many_pieces_and_not_any_number() {
+    for (kind, many, too_many) in [(Kind::Jpeg, 3_900, 4_001), (Kind::Png, 9_000, 10_001), (Kind::Webp, 9_900, 10_001)] {
+        let taken = clean(in_pieces(kind, many).into()).expect("a photo");
+        assert_eq!(taken.bytes, clean(in_pieces(kind, 0).into()).expect("a photo").bytes, "{kind:?}");
+        assert_eq!(clean(in_pieces(kind, too_many).into()).expect_err("refused"), Refusal::Damaged, "{kind:?}");
+    }
+}
+
+#[test]
+fn pieces_count_wherever_they_are() {
+    // Before the scan, with bytes between the markers that are none, and any number of FF.
+    let jpeg = portrait("portrait.jpg");
+    let strewn = [&jpeg[..2], &[7, 0xff, 0xff, 0xe5, 0, 2, 0xff, 0xd0].repeat(4_001), &jpeg[2..]].concat();
+    assert_eq!(pieces::of_jpeg(&strewn), Err(Refusal::Damaged));
+    let webp = webp_with(&[]);
+    let list = |id: &[u8; 4], kind: &[u8], chunks: &[u8]| {
+        [&id[..], &u32::try_from(kind.len() + chunks.len()).expect("short").to_le_bytes(), kind, chunks].concat()
+    };
+    let many = b"ABCD\0\0\0\0".repeat(10_001);
+    for (what, chunks, refused) in [
+        ("a list", list(b"LIST", b"INFO", b"ABCD\0\0\0\0"), false),
+        ("a list of many", list(b"LIST", b"INFO", &many), true),
+        ("a list of many in a list", list(b"LIST", b"INFO", &list(b"seqt", b"", &many)), true),
+        ("many lists", list(b"LIST", b"INFO", b"").repeat(10_001), true),
+        ("lists without end", (0..100).fold(Vec::new(), |inner, _| list(b"seqt", b"", &inner)), true),
+        // A length that is not its own hides nothing of what follows.
+        ("a chunk past its list", [list(b"LIST", b"INFO", b"ABCD\xff\xff\xff\0"), many.clone()].concat(), true),
+    ] {
+        let file = webp_of([&webp[12..], &chunks].concat());
+        let cleaned = clean(file.into());
+        assert_eq!(cleaned.as_ref().err(), refused.then_some(&Refusal::Damaged), "{what}");
+    }
+}
+
 #[test]
 fn a_progressive_photo_keeps_all_its_scans() {
     // Two scans with a table and a comment between them: the comment goes, the order stays.
