@@ -1,4 +1,5 @@
-//! Crash points: an instance can be ended at its n-th host call, as a power cut would end it. For tests.
+//! Crash points: an instance can be ended at its n-th host call, as a power cut would end it, or that call be left without an answer. For
+//! tests.
 //!
 //! A statement, a key-value call or an outbound request is cut off before it takes effect, or after it has and before the component
 //! hears of it. Everything the instance was doing ends there; what its calls did until then stays done.
@@ -19,6 +20,8 @@ pub enum Moment {
     Before,
     /// It has happened, and nobody knows.
     After,
+    /// It is never answered, and the instance goes on.
+    Never,
 }
 
 /// Where to crash.
@@ -93,6 +96,9 @@ impl Fate {
     pub(crate) async fn around<T>(self, call: impl Future<Output = T>) -> T {
         if let Some((Moment::Before, doom)) = &self.0 {
             doom.strike().await;
+        }
+        if let Some((Moment::Never, _)) = &self.0 {
+            std::future::pending::<()>().await;
         }
         let answer = call.await;
         if let Some((Moment::After, doom)) = &self.0 {

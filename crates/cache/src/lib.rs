@@ -1,9 +1,15 @@
 //! Spin key-value as a cache: values that carry their expiry.
 //!
 //! The store has no expiry of its own, so each value is kept as `{"expires_at": unix seconds, "value": ...}` and an expired one is
-//! absent. A cache that fails is a miss with a line in the log: SQL is the truth and can always answer.
+//! absent. A cache that fails is a miss with a line in the log: SQL is the truth and can always answer. So is one that says nothing for
+//! [`LIMIT`]: a host need not have a limit of its own (Spin's Redis has none). After that it is left alone for [`REST`] seconds.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use meter::{Store as Measured, Waiting};
@@ -15,7 +21,14 @@ use spin_sdk::{
 
 thread_local! {
     static STORE: RefCell<Option<Rc<Store>>> = const { RefCell::new(None) };
+    /// Until when (Unix seconds) this instance asks the store for nothing.
+    static RESTS_UNTIL: Cell<u64> = const { Cell::new(0) };
 }
+
+/// For how long one entry is waited for: longer than the embedded host lets a Redis take to be reached and to answer.
+const LIMIT: Duration = Duration::from_secs(4);
+/// Seconds for which a store that has said nothing in time is not asked: otherwise each request would wait for it anew.
+const REST: u64 = 5;
 
 /// Keys and lifetimes (seconds) of everything that is kept, so that no two uses can meet.
 pub mod entry {
@@ -93,8 +106,7 @@ pub async fn set<T: Serialize>(key: &str, value: &T, seconds: u64) {
 /// # Errors
 /// The store's: a caller for whom the removal matters (a revoked session) must know.
 pub async fn delete(key: &str) -> Result<(), Error> {
-    let (store, _waiting) = measured().await?;
-    store.delete(key).await
+    ask(Ask::Delete(key)).await.map(drop)
 }
 
 /// As [`get`], telling a failing store from a missing value.
@@ -102,9 +114,7 @@ pub async fn delete(key: &str) -> Result<(), Error> {
 /// # Errors
 /// The store's.
 pub async fn read<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    let (store, _waiting) = measured().await?;
-    let Some(bytes) = store.get(key).await? else { return Ok(None) };
-    Ok(open(&bytes, now()))
+    Ok(ask(Ask::Get(key)).await?.and_then(|bytes| open(&bytes, now())))
 }
 
 /// As [`set`], with the store's error.
@@ -114,8 +124,33 @@ pub async fn read<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
 pub async fn write<T: Serialize>(key: &str, value: &T, seconds: u64) -> Result<(), Error> {
     let envelope = Envelope { expires_at: now().saturating_add(seconds), value };
     let bytes = serde_json::to_vec(&envelope).map_err(|error| Error::Other(error.to_string()))?;
-    let (store, _waiting) = measured().await?;
-    store.set(key, bytes).await
+    ask(Ask::Set(key, bytes)).await.map(drop)
+}
+
+enum Ask<'a> {
+    Get(&'a str),
+    Set(&'a str, Vec<u8>),
+    Delete(&'a str),
+}
+
+/// One call of the store, which may take no longer than [`LIMIT`]; the bytes, for those that answer some.
+async fn ask(ask: Ask<'_>) -> Result<Option<Vec<u8>>, Error> {
+    if now() < RESTS_UNTIL.get() {
+        return Err(Error::Other("it is left alone, because it has just not answered".into()));
+    }
+    let work = async {
+        let (store, _waiting) = measured().await?;
+        match ask {
+            Ask::Get(key) => store.get(key).await,
+            Ask::Set(key, bytes) => store.set(key, bytes).await.map(|()| None),
+            Ask::Delete(key) => store.delete(key).await.map(|()| None),
+        }
+    };
+    clock::within(LIMIT, work).await.unwrap_or_else(|| {
+        STORE.set(None);
+        RESTS_UNTIL.set(now() + REST);
+        Err(Error::Other("no answer in time".into()))
+    })
 }
 
 /// What a sweep did, and what the next one should know.

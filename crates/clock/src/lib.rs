@@ -1,6 +1,11 @@
-//! What time it is, and what time others say it is.
+//! What time it is, what time others say it is, and when one has waited long enough.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Unix seconds, the unit of every time in the database and in answers.
 #[must_use]
@@ -16,6 +21,18 @@ pub fn now_millis() -> i64 {
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Does `work` for at most `limit`; `None` if it has not come to its end by then. What was asked of the host is given up.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    // What is ready at once needs no timer: each is a call of the host.
+    let mut timer: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => timer.get_or_insert_with(|| Box::pin(spin_sdk::time::sleep(limit))).as_mut().poll(context).map(|()| None),
+    })
+    .await
 }
 
 /// The Unix milliseconds of an ISO 8601 time in UTC, `2026-04-12T10:00:05.000Z`; the fraction may be missing.

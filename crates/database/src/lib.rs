@@ -116,15 +116,38 @@ impl Row {
     }
 }
 
-/// Runs one statement to its end and answers its rows.
+/// For how long a statement is waited for: longer than a local file or the embedded host makes us wait for a lock or a server. A host need
+/// not have a limit of its own (Spin's libSQL has none).
+const LIMIT: Duration = Duration::from_secs(15);
+/// As good as none.
+const FOREVER: Duration = Duration::from_secs(86_400);
+
+/// Runs one statement to its end, which must come within [`LIMIT`], and answers its rows. One that does not end in time may have its effect
+/// all the same.
 ///
 /// # Errors
 /// See [`Error`]; `?` turns it into the right problem.
 pub async fn run(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
+    run_within(LIMIT, sql, parameters).await
+}
+
+/// As [`run`], for what reads whole tables and takes the time that takes.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_long(sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
+    run_within(FOREVER, sql, parameters).await
+}
+
+async fn run_within(limit: Duration, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, Error> {
     let _waiting = meter::waiting(Store::Database);
     let mut tries = 0;
     loop {
-        let outcome = attempt(sql, parameters.clone()).await;
+        let outcome = clock::within(limit, attempt(sql, parameters.clone())).await.unwrap_or_else(|| {
+            CONNECTION.set(None);
+            // Not in the words of a remote database: what may have had its effect is not sent again.
+            Err(spin_sdk::sqlite::Error::Io("timed out: no answer in time".into()))
+        });
         tries += 1;
         match &outcome {
             Err(spin_sdk::sqlite::Error::Io(text)) if tries < TRIES && text.starts_with(REMOTE) && had_no_effect(text) => {

@@ -4,13 +4,9 @@
 //! A call is logged as one line (service, method, host, status, attempt, duration, sizes), never with its path, query or body: those may
 //! carry signatures and people's data. It carries on the trace of the request it is made for (`traceparent`).
 
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures::future::{Either, select};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use meter::{Store, millis};
@@ -85,14 +81,6 @@ pub fn full(method: Method, url: &str, content_type: &str, body: impl Into<Bytes
     Ok(request)
 }
 
-/// A request whose body of `length` bytes arrives as a stream.
-///
-/// # Errors
-/// As [`empty`].
-pub fn streamed(method: Method, url: &str, body: BoxBody, length: u64) -> Result<Request, Failure> {
-    build(method, url, body, length)
-}
-
 fn build(method: Method, url: &str, body: BoxBody, length: u64) -> Result<Request, Failure> {
     http::Request::builder()
         .method(method)
@@ -125,7 +113,7 @@ pub async fn send(service: &'static str, request: Request, limit: Duration) -> R
     try_to_send(service, request, limit, 1).await
 }
 
-/// As [`send`], for the so manieth try of the same call, from 1.
+/// As [`send`]; `attempt` is the number of this try of the same call, from 1.
 ///
 /// # Errors
 /// As [`send`].
@@ -281,10 +269,7 @@ pub async fn pause(attempt: u32) {
 /// # Errors
 /// [`Failure::TimedOut`], or the error of the work.
 pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match select(pin!(work), pin!(spin_sdk::time::sleep(limit))).await {
-        Either::Left((result, _)) => result,
-        Either::Right(((), _)) => Err(Failure::TimedOut(limit)),
-    }
+    clock::within(limit, work).await.unwrap_or(Err(Failure::TimedOut(limit)))
 }
 
 fn options(limit: Duration) -> RequestOptions {

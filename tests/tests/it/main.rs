@@ -13,6 +13,7 @@ mod crashes;
 mod deploy;
 mod docs;
 mod events;
+mod hangs;
 mod health;
 mod hostile;
 mod idempotency;
