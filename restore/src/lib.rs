@@ -346,7 +346,7 @@ fn erase(database: &mut Connection, source: &dyn Source) -> Result<Vec<String>> 
     Ok(erased)
 }
 
-/// As `cargo xtask audit`.
+/// As `cargo xtask audit`, without its rules about what is overdue: in a backup of yesterday something always is.
 fn audit(database: &Connection) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::new();
     for rule in audit::INVARIANTS {
@@ -354,18 +354,9 @@ fn audit(database: &Connection) -> Result<Vec<Verdict>> {
         verdicts.push(Verdict { id: rule.id, rule: rule.rule, offenders });
     }
     let mut statement = database.prepare(&format!("SELECT {} FROM admin_log ORDER BY seq", audit::log::COLUMNS))?;
-    let acts = statement.query_map([], |row| {
-        Ok(Act {
-            seq: row.get(0)?,
-            at: row.get(1)?,
-            admin_id: row.get(2)?,
-            action: row.get(3)?,
-            subject: row.get(4)?,
-            detail: row.get(5)?,
-            previous: row.get(6)?,
-            hash: row.get(7)?,
-        })
-    })?;
+    // A column of another type does not fit the hash of its row.
+    let acts =
+        statement.query_map([], |row| Ok(Act::of_columns(|at| row.get(at).unwrap_or_default(), |at| row.get(at).unwrap_or_default())))?;
     let acts: Vec<Act> = acts.collect::<Result<_, _>>()?;
     let offenders = audit::log::first_wrong(&acts).map(|seq| format!("{seq} is the first that does not fit")).into_iter().collect();
     verdicts.push(Verdict { id: "L1", rule: "the admins' log is a chain, and each act is as it was written", offenders });

@@ -1,6 +1,6 @@
 //! Calls the app's sweeps when Spin's cron plugin says that it is time: `spin up -f spin-cron.toml`.
 //!
-//! The plugin loads components of Spin 3.5 only, so this one knows nothing of the app but its address: it sends `POST` to each of `paths`
+//! The plugin may be older than the app's Spin, so this one knows nothing of the app but its address: it sends `POST` to each of `paths`
 //! with the cron secret, all at once, and waits for their answers. What is at work already, or not due, answers so (crates/job); a tick that is
 //! lost, late or doubled is no harm.
 

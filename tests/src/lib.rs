@@ -490,7 +490,7 @@ impl World {
         let file = match &self.0.database {
             Database::File(file) => file,
             Database::Server(client) => {
-                let rows = client.run(query, &[]).unwrap_or_else(|error| panic!("{query}: {error}"));
+                let rows = self.patiently(|| client.run(query, &[]));
                 let json = |value| match value {
                     hrana::Value::Null => Value::Null,
                     hrana::Value::Integer(number) => json!(number),
@@ -562,13 +562,15 @@ impl World {
         connection.execute(statement, parameters).unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
-    /// A server waits for a lock for a moment only; a test waits longer.
+    /// A server waits for a lock for a moment only, and its watchdog may be starting it again; a test waits longer.
     fn patiently<T>(&self, mut act: impl FnMut() -> Result<T, hrana::Error>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match act() {
                 Ok(done) => return done,
-                Err(hrana::Error::Sql(text)) if text.contains("locked") && Instant::now() < deadline => {
+                Err(hrana::Error::Sql(text) | hrana::Error::Unreachable(text))
+                    if ["locked", "Connection refused"].iter().any(|passing| text.contains(passing)) && Instant::now() < deadline =>
+                {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => panic!("{error}{}", self.tail()),

@@ -1,10 +1,11 @@
 //! Everything that has to hold before a change goes in.
 
+use std::env;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use servers::browser;
+use servers::browser::{self, Browser};
 use servers::description::{Generator, Validator};
 
 use crate::build::{self, EXTRAS};
@@ -18,6 +19,9 @@ pub struct Options {
     /// Leave out formatting and lints
     #[arg(long)]
     no_lint: bool,
+    /// Install nothing on this machine: without Chromium on PATH the tests of the pages are skipped
+    #[arg(long)]
+    no_install: bool,
     /// Run only the tests of one package, without lints; `e2e` are those over HTTP against the running app
     #[arg(long, value_name = "PACKAGE")]
     only: Option<String>,
@@ -26,31 +30,40 @@ pub struct Options {
     stores: Option<String>,
 }
 
-/// The steps that were taken, with their times.
-struct Summary(Vec<(&'static str, Duration)>);
+/// What is told at the end.
+#[derive(Default)]
+struct Summary {
+    /// The steps that were taken, with their times. If something failed, it was the last one.
+    steps: Vec<(&'static str, Duration)>,
+    /// What was not tested, and why.
+    skipped: Vec<String>,
+}
 
 impl Summary {
-    fn step(&mut self, what: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn step<T>(&mut self, what: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         eprintln!("==> {what}");
         let start = Instant::now();
         let result = work();
-        self.0.push((what, start.elapsed()));
+        self.steps.push((what, start.elapsed()));
         result
+    }
+
+    fn print(&self, failed: bool) {
+        eprintln!();
+        for (index, (what, took)) in self.steps.iter().enumerate() {
+            let verdict = if failed && index + 1 == self.steps.len() { "FAILED" } else { "ok" };
+            eprintln!("{verdict:<7} {:>7.1} s  {what}", took.as_secs_f64());
+        }
+        for what in &self.skipped {
+            eprintln!("skipped            {what}");
+        }
     }
 }
 
 pub fn test(options: &Options) -> Result<()> {
-    let mut summary = Summary(Vec::new());
+    let mut summary = Summary::default();
     let result = steps(options, &mut summary);
-    eprintln!();
-    let (last, time) = match (&result, summary.0.len()) {
-        (Err(_), taken) if taken > 0 => (taken - 1, "FAILED"),
-        (_, taken) => (taken, ""),
-    };
-    for (index, (what, took)) in summary.0.iter().enumerate() {
-        let word = if index == last { time } else { "ok" };
-        eprintln!("{word:<7} {:>7.1} s  {what}", took.as_secs_f64());
-    }
+    summary.print(result.is_err());
     result
 }
 
@@ -77,15 +90,16 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
     }
     summary.step("components, and their sizes", || build::build(&[], true))?;
     if options.only.as_deref().is_none_or(|package| package == "e2e") {
-        summary.step("a browser for the tests", || {
-            say_what_is_skipped();
-            Ok(())
-        })?;
+        let missing = summary.step("programs that tests use: a browser, servers, readers of the description", || get_programs(options))?;
+        summary.skipped.extend(missing);
     }
     summary.step("tests", || {
         let mut command = cargo();
         // In the root, without a package named, cargo takes the workspace's default members: all that is native.
         command.current_dir(root()).args(["test", "--no-fail-fast"]);
+        if options.no_install {
+            command.env(browser::NO_INSTALL, "1");
+        }
         if let Some(package) = &options.only {
             command.args(["-p", package]);
         }
@@ -98,33 +112,53 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
 
 /// Lets the tests of the pages keep the pictures that the documents show.
 pub fn screenshots() -> Result<()> {
-    browser::Browser::get(&root().join("target")).map_err(anyhow::Error::msg)?;
+    Browser::get(&root().join("target")).map_err(anyhow::Error::msg)?;
     build::build_to_run(false)?;
     let mut command = cargo();
     command.current_dir(root()).env("SCREENSHOTS", "keep");
     run(command.args(["test", "-p", "e2e", "--test", "browser"]))
 }
 
-/// Gets what the tests of the pages and of the API's description need, installing it if it is missing. They go without what cannot be had.
-fn say_what_is_skipped() {
+/// Gets the programs that some tests need, installing and fetching what is missing. A test whose program cannot be had passes without having
+/// looked at anything; answers what that leaves untested.
+///
+/// # Errors
+/// Where `CI` is set the browser and the servers must be there.
+fn get_programs(options: &Options) -> Result<Vec<String>> {
     let target = root().join("target");
-    if let Err(why) = browser::Browser::get(&target) {
-        eprintln!("skipped: no page will be looked at (the tests of `browser` pass without a look). {why}");
-    } else if let Err(why) = browser::axe(&target) {
-        eprintln!("skipped: pages will not be searched for what keeps people out. {why}");
+    let found = if options.no_install { Browser::find().ok_or_else(browser::not_installed) } else { Browser::get(&target) };
+    let mut required = Vec::new();
+    let mut others = Vec::new();
+    match found {
+        Err(why) => required.push(format!("the console: no page is looked at. {why}")),
+        Ok(_) => others.extend(browser::axe(&target).err().map(|why| format!("accessibility: pages are not checked with axe-core. {why}"))),
+    }
+    if let Err(why) = servers::Programs::get(&target) {
+        required.push(format!("shared stores: nothing runs on a libSQL server or with a Redis. {why}"));
     }
     let readers = [Validator::get(&target).map(drop), Generator::get(&target).map(drop)];
-    for why in readers.into_iter().filter_map(Result::err) {
-        eprintln!("skipped: the API's description will not be read by a public program. {why}");
+    let unread = readers.into_iter().filter_map(Result::err);
+    others.extend(unread.map(|why| format!("the API's description: a public program does not read it. {why}")));
+    for what in required.iter().chain(&others) {
+        eprintln!("skipped: {what}");
     }
+    if in_ci() && !required.is_empty() {
+        bail!("CI is set, so these must be tested: {}", required.join("; "));
+    }
+    Ok([required, others].concat())
 }
 
-/// The product on two hosts. Where the servers cannot be had, nothing is tested, in a clear line.
+/// Whether this runs as a service that checks changes; all of them set this variable.
+fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !["", "0", "false"].iter().any(|off| value == *off))
+}
+
+/// The product on two hosts.
 fn with_shared_stores(options: &Options, summary: &mut Summary) -> Result<()> {
-    if let Err(why) = servers::Programs::get(&root().join("target")) {
-        eprintln!("skipped: nothing was tested on shared stores. {why}");
-        return Ok(());
-    }
+    summary.step("a libSQL server and a Redis", || {
+        let programs = servers::Programs::get(&root().join("target"));
+        programs.map(drop).map_err(anyhow::Error::msg).context("nothing can be tested on shared stores")
+    })?;
     summary.step("components, and their sizes", || build::build(&[], true))?;
     summary.step("the host", || run(cargo().current_dir(root()).args(["build", "--bin", "ai-hairstyle-host"])))?;
     summary.step("tests over HTTP, two hosts on shared stores", || {

@@ -19,8 +19,8 @@ use crate::step::step;
 
 pub const TARGET: &str = "wasm32-wasip2";
 
-/// What spin-sdk needs.
-const OLDEST_MINOR: u32 = 94;
+/// The oldest Rust that builds this workspace, `1.NN`: the `rust-version` of Cargo.toml.
+const OLDEST: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// To be raised when the recipe below changes, so that folders made by an older one are not used.
 const RECIPE: u32 = 1;
@@ -34,7 +34,7 @@ const FOLDER_VARIABLE: &str = "AI_HAIRSTYLE_TOOLCHAIN_DIR";
 /// Written last: a folder without it is not finished.
 const MARKER: &str = "finished";
 
-const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
+const RUSTUP_LIMIT: Duration = Duration::from_mins(5);
 
 /// Where the compiler for components comes from.
 pub enum Toolchain {
@@ -65,9 +65,7 @@ impl Toolchain {
         };
         eprintln!("    not from rustup: {}", format!("{refusal:#}").lines().next().unwrap_or_default());
         if !apt::available() {
-            return Err(
-                refusal.context(format!("no {TARGET}: install Rust 1.{OLDEST_MINOR} or later and run `rustup target add {TARGET}`"))
-            );
+            return Err(refusal.context(format!("no {TARGET}: install Rust {OLDEST} or later and run `rustup target add {TARGET}`")));
         }
         Self::private(make(&base)?)
     }
@@ -157,12 +155,10 @@ fn add_with_rustup() -> Result<()> {
 
 /// Refuses a compiler that is too old; takes the words of `rustc --version`.
 fn check_version(version: &str) -> Result<()> {
-    let minor = version
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("1.")?.split('.').next()?.parse::<u32>().ok())
-        .with_context(|| format!("this is no version of rustc: {version}"))?;
-    if minor < OLDEST_MINOR {
-        bail!("{} is too old: components need Rust 1.{OLDEST_MINOR} or later", version.trim());
+    let minor = |version: &str| version.split_whitespace().find_map(|word| word.strip_prefix("1.")?.split('.').next()?.parse::<u32>().ok());
+    let found = minor(version).with_context(|| format!("this is no version of rustc: {version}"))?;
+    if Some(found) < minor(OLDEST) {
+        bail!("{} is too old: components need Rust {OLDEST} or later", version.trim());
     }
     Ok(())
 }
@@ -402,9 +398,10 @@ mod tests {
 
     #[test]
     fn an_old_compiler_is_refused() {
-        assert!(check_version("rustc 1.93.1 (abc 2026-01-01)").is_err());
-        assert!(check_version("rustc 1.94.0 (abc 2026-03-01)").is_ok());
+        assert!(check_version("rustc 1.94.1 (abc 2026-03-26)").is_err());
+        assert!(check_version(&format!("rustc {OLDEST}.0 (abc 2026-04-14)")).is_ok());
         assert!(check_version("1.96.0+dfsg1-1~deb12u2").is_ok());
+        assert!(check_version("1.9.0").is_err(), "versions are numbers, not texts");
         assert!(check_version("rustc").is_err());
     }
 

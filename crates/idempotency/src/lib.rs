@@ -21,7 +21,7 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed")
 const KEPT: i64 = 86_400;
 /// How long a claim lasts, in seconds: longer than any of the requests can take.
 const CLAIM: i64 = 120;
-/// How long a twin waits for the answer before it is told to come again.
+/// How long a second request with the same key waits for the answer of the first before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it waits before its second look; then longer each time.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub struct Done {
 /// done under, if there is a key, and answers status and JSON.
 ///
 /// # Errors
-/// `invalid_input` for a key that is none, `idempotency_key_reused`, `conflict` while a twin takes too long; those of `work`.
+/// `invalid_input` for a key that is none, `idempotency_key_reused`, `conflict` while another request with the same key takes too long; those of `work`.
 pub async fn once(
     call: &Call,
     user_id: &str,
@@ -199,7 +199,7 @@ impl Done {
     }
 }
 
-/// Where an answer is sealed for.
+/// Associated data (AEAD) under which an answer is sealed.
 fn place_of(owner: &[String; 3]) -> String {
     format!("answer to {}", owner.join(" "))
 }

@@ -163,12 +163,6 @@ impl Run {
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
-
-    /// The same in whole seconds.
-    #[must_use]
-    pub fn seconds(&self) -> u64 {
-        self.elapsed().as_secs()
-    }
 }
 
 /// Renews the lease for as long as it is polled; comes back only when it is lost. A database that does not answer costs a beat, not the run:

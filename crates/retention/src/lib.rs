@@ -109,17 +109,16 @@ pub mod files {
     /// Removes the uploads with these keys (`?1`: JSON list).
     pub const GONE: &str = "DELETE FROM uploads WHERE key IN (SELECT value FROM json_each(?1)) RETURNING 1";
 
-    /// Of these photos (`?1`: JSON list of pairs, the object's key and its upload's) those that no upload needs, and
-    /// whether there is none: there is none, or it is
-    /// what was put there to be looked at, and has been.
+    /// Of these photos (`?1`: JSON list of pairs, the object's key and its upload's) those that no upload needs (it has
+    /// no row, or the object is the raw file of an upload that is stored), each with whether the row is missing.
     pub const STRAY_PHOTOS: &str = "SELECT value ->> 0, uploads.id IS NULL FROM json_each(?1) LEFT JOIN uploads ON uploads.key = value ->> 1 \
         WHERE uploads.id IS NULL OR (value ->> 0 <> value ->> 1 AND uploads.status = 'stored')";
-    /// Of these results (pairs of key and task) those that nobody was promised, and whether there is no such task: there is none,
-    /// it failed, or its owner is gone.
+    /// Of these results (pairs of key and task) those that nobody was promised (there is no such task, it failed, or its owner
+    /// is gone), each with whether the task is missing.
     pub const STRAY_RESULTS: &str = "SELECT value ->> 0, ai_tasks.id IS NULL FROM json_each(?1) LEFT JOIN ai_tasks ON ai_tasks.id = value ->> 1 \
         LEFT JOIN users ON users.id = ai_tasks.user_id \
         WHERE ai_tasks.id IS NULL OR ai_tasks.status = 'failed' OR users.erased_at IS NOT NULL";
-    /// Of these portraits (pairs of key and user) those of nobody, and whether there never was such a user.
+    /// Of these portraits (pairs of key and user) those of nobody, each with whether there never was such a user.
     pub const STRAY_AVATARS: &str = "SELECT value ->> 0, users.id IS NULL FROM json_each(?1) LEFT JOIN users ON users.id = value ->> 1 \
         WHERE users.id IS NULL OR users.erased_at IS NOT NULL";
 

@@ -22,6 +22,9 @@ const PACKAGES: [&str; 4] = ["chromium", "chromium-driver", "fonts-dejavu-core",
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
 const DRIVER: &str = "chromedriver";
 
+/// Where this environment variable is set, nothing is installed.
+pub const NO_INSTALL: &str = "AI_HAIRSTYLE_NO_INSTALL";
+
 const AXE: &str = "axe-core@4.14.1";
 const AXE_FILE: &str = "axe.min.js";
 const AXE_SHA256: &str = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c";
@@ -42,6 +45,9 @@ impl Browser {
         if let Some(found) = Self::find() {
             return Ok(found);
         }
+        if std::env::var_os(NO_INSTALL).is_some() {
+            return Err(not_installed());
+        }
         // One installation at a time, and none by who finds it done.
         let _lock = lock(&target.join("browser"))?;
         if let Some(found) = Self::find() {
@@ -57,7 +63,9 @@ impl Browser {
         Err(format!("a browser cannot be had here: there is no {} with {DRIVER} on PATH, and {why}", NAMES[0]))
     }
 
-    fn find() -> Option<Self> {
+    /// Finds both on PATH.
+    #[must_use]
+    pub fn find() -> Option<Self> {
         let chromium = NAMES.iter().find_map(|name| on_path(name))?;
         Some(Self { chromium, driver: on_path(DRIVER)? })
     }
@@ -95,6 +103,12 @@ impl Driver {
     }
 }
 
+/// Why there is no browser where none may be installed.
+#[must_use]
+pub fn not_installed() -> String {
+    format!("there is no {} with {DRIVER} on PATH, and nothing is to be installed", NAMES[0])
+}
+
 fn install() -> Result<(), String> {
     if on_path("apt-get").is_none() {
         return Err("there is no apt-get to install it with".into());
@@ -112,6 +126,7 @@ fn install() -> Result<(), String> {
         command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]);
         run(command.args(arguments)).map_err(|why| format!("apt-get {}: {why}", arguments[0]))
     };
+    eprintln!("installing {} with apt-get, {}", PACKAGES.join(" "), if root { "as root" } else { "by sudo" });
     // A machine's lists may be empty, or name versions that the mirror no longer has.
     apt(&["update"])?;
     apt(&[&["install", "-y", "--no-install-recommends"], &PACKAGES[..]].concat())

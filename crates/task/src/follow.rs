@@ -60,7 +60,7 @@ pub trait Line {
     /// # Errors
     /// Nobody listens.
     fn show(&self, view: &View) -> Result<bool, Gone>;
-    /// Says nothing, audibly.
+    /// Sends a keep-alive comment.
     ///
     /// # Errors
     /// Nobody listens.

@@ -207,7 +207,7 @@ fn progress(status: &str, created_at: i64, now: i64) -> f64 {
     (progress * 100.0_f64).round() / 100.0
 }
 
-/// Where a person's own words are sealed for.
+/// Associated data (AEAD) under which a person's own words are sealed.
 fn wish_of(task_id: &str) -> String {
     format!("wish of {task_id}")
 }
@@ -260,7 +260,7 @@ async fn find(user_id: &str, task_no: &str, now: i64, late: i64) -> Result<(Task
     Ok((read(&row), row.integer(BESIDE) != 0))
 }
 
-/// Longest that somebody who reads is made to wait for the provider, in seconds. What is cut off goes on when its claim has passed.
+/// Longest that somebody who reads is made to wait for the provider. What is cut off goes on when its claim has passed.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Asks the provider about a task that nobody else is asking about. Its trouble is not the reader's. Answers whether it was asked.

@@ -1,8 +1,10 @@
 //! `/api/me`: one's own data.
 
-use e2e::World;
+use e2e::{Options, World};
+use rusqlite::Connection;
 use sandbox::Fault;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_profile_shows_who_one_is_and_no_more() {
@@ -12,6 +14,32 @@ async fn the_profile_shows_who_one_is_and_no_more() {
     assert_eq!((&me["user"]["email"], &me["credits"]), (&json!("ada@example.com"), &json!(3)));
     let fields: Vec<_> = me["user"].as_object().unwrap().keys().collect();
     assert_eq!(fields, ["created_at", "email", "id", "name", "picture", "role"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_holds_an_id_and_who_that_is_is_asked_each_time() {
+    let folder = TempDir::new().unwrap();
+    let cache = folder.path().join("kv.db");
+    let world = World::with(Options { key_value: Some(host::KvLocation::File(cache.clone())), ..Options::default() }).await;
+    let ada = world.sign_in("ada@example.com").await;
+    let id = ada.id().await;
+    world.db_write("UPDATE users SET name = 'Countess', picture = NULL WHERE id = ?1", [&id]);
+    world.db_act("role", &id, &json!({"role": "admin"}), e2e::now());
+    for path in ["/api/me", "/auth/session"] {
+        let user = ada.get(200, path).await.json()["user"].clone();
+        assert_eq!((&user["name"], &user["role"], &user["picture"]), (&json!("Countess"), &json!("admin"), &Value::Null), "{path}");
+    }
+    let keys = seal::Keys::from_settings(&config::Settings::from_values([("data_encryption_key", e2e::DATA_KEY)])).unwrap();
+    let store = Connection::open(&cache).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    let (place, entry): (String, String) = store
+        .query_row("SELECT key, CAST(value AS TEXT) FROM spin_key_value WHERE key LIKE 'session:%'", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    let entry: Value = serde_json::from_str(&entry).unwrap();
+    let kept: Value = keys.open_json(&place, entry["value"].as_str().unwrap()).unwrap();
+    assert_eq!(kept, json!({"user_id": id, "resting_until": 0}), "nothing else about the user");
 }
 
 #[tokio::test(flavor = "multi_thread")]

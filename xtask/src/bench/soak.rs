@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::bench::load::{Ask, Clients, Heard};
 use crate::bench::people::{Person, photo};
 use crate::bench::report::{ms, percentile};
-use crate::bench::stage::Stage;
+use crate::bench::stage::{App, Stage};
 use crate::bench::{Options, process, webhook};
 use crate::command::root;
 use crate::step::step;
@@ -201,45 +201,14 @@ impl Used {
 pub fn bench(options: &Options, minutes: u64) -> Result<()> {
     let mut stage = Stage::new()?;
     let app = stage.app("app", root(), PICTURE)?;
-    let mut people = Vec::new();
-    step("people sign in, upload and order", || {
-        let database = app.database()?;
-        for number in 0..PEOPLE {
-            let person = Person::sign_in(app.address, &format!("soak{number}"))?;
-            webhook::give(&database, &person.id, 2)?;
-            let (upload, task_no) = person.order_one()?;
-            let fixed = [
-                (What::Session, Rc::new(person.get("/auth/session"))),
-                (What::List, Rc::new(person.get("/api/tasks"))),
-                (What::Credits, Rc::new(person.get("/api/me/credits"))),
-                (What::Catalogue, Rc::new(person.get("/api/hairstyles"))),
-            ];
-            people.push(Someone { person, upload, tasks: VecDeque::from([task_no]), fixed });
-        }
-        catch_up(&database).map(drop)
-    })?;
+    let people = step("people sign in, upload and order", || people_of(&app))?;
     let doing = vec![(0, What::Task); options.connections];
     let mut traffic = Traffic { people, photo: photo()?, doing, unpaid: VecDeque::new(), random: 0x9e37_79b9_7f4a_7c15 };
     let mut clients = Clients::connect(app.address, options.connections)?;
 
     let rate = match options.soak_rate {
         Some(rate) => rate,
-        None => {
-            let mut flat_out = |time| {
-                let run = run(&mut clients, &mut traffic, time, None, |_, _| Ok(()))?;
-                match run.errors.first() {
-                    Some(first) => bail!("{} errors while measuring the most that is possible: {first}", run.errors.len()),
-                    None => Ok(run),
-                }
-            };
-            step("getting going", || flat_out(WARM_UP))?;
-            let run = step("measuring how much is possible", || flat_out(PEAK))?;
-            // What was ordered meanwhile has to be made as well, or the work only piles up.
-            let late = step("waiting for the pictures", || catch_up(&app.database()?))?;
-            let peak = run.answers as f64 / (PEAK + late).as_secs_f64();
-            eprintln!("    {peak:.0} requests/s");
-            peak * SHARE
-        }
+        None => peak(&app, &mut clients, &mut traffic)? * SHARE,
     };
     let (pid, sandbox) = (stage.pid("app")?, stage.pid("sandbox")?);
     let pace = Duration::from_secs_f64(options.connections as f64 / rate);
@@ -283,6 +252,67 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
         })?;
 
     println!("\n{rate:.0} requests/s asked for, {} connections, {minutes} minutes", options.connections);
+    let rows = print(&all);
+    println!("{tasks} tasks, {failed} failed; {} unexpected answers", errors.len());
+    if let Ok(late) = &late {
+        println!("the last picture was there {:.1} s after the last request", late.as_secs_f64());
+    }
+    errors.iter().take(5).for_each(|error| println!("    {error}"));
+    if let Some(file) = &options.json {
+        let report = serde_json::json!({"rate": rate, "minutes": rows, "tasks": tasks, "failed": failed, "errors": errors.len()});
+        std::fs::write(file, format!("{report:#}\n"))?;
+    }
+    let offenders: i64 = audit::INVARIANTS.iter().try_fold(0, |sum, invariant| {
+        let count: i64 = app.database()?.query_row(&format!("SELECT count(*) FROM ({})", invariant.offenders), [], |row| row.get(0))?;
+        anyhow::Ok(sum + count)
+    })?;
+    println!("the books: {}", if offenders == 0 { "right".to_owned() } else { format!("{offenders} rows break a rule") });
+    if !errors.is_empty() || offenders > 0 || failed > 0 {
+        bail!("{} unexpected answers, {failed} failed tasks, {offenders} rows that break a rule", errors.len());
+    }
+    late.map(drop)
+}
+
+/// Signs people in, each with credits, a photo and a first picture.
+fn people_of(app: &App) -> Result<Vec<Someone>> {
+    let database = app.database()?;
+    let mut people = Vec::new();
+    for number in 0..PEOPLE {
+        let person = Person::sign_in(app.address, &format!("soak{number}"))?;
+        webhook::give(&database, &person.id, 2)?;
+        let (upload, task_no) = person.order_one()?;
+        let fixed = [
+            (What::Session, Rc::new(person.get("/auth/session"))),
+            (What::List, Rc::new(person.get("/api/tasks"))),
+            (What::Credits, Rc::new(person.get("/api/me/credits"))),
+            (What::Catalogue, Rc::new(person.get("/api/hairstyles"))),
+        ];
+        people.push(Someone { person, upload, tasks: VecDeque::from([task_no]), fixed });
+    }
+    catch_up(&database)?;
+    Ok(people)
+}
+
+/// The most requests a second that are possible.
+fn peak(app: &App, clients: &mut Clients, traffic: &mut Traffic) -> Result<f64> {
+    let mut flat_out = |time| {
+        let run = run(clients, traffic, time, None, |_, _| Ok(()))?;
+        match run.errors.first() {
+            Some(first) => bail!("{} errors while measuring the most that is possible: {first}", run.errors.len()),
+            None => Ok(run),
+        }
+    };
+    step("getting going", || flat_out(WARM_UP))?;
+    let run = step("measuring how much is possible", || flat_out(PEAK))?;
+    // What was ordered meanwhile has to be made as well, or the work only piles up.
+    let late = step("waiting for the pictures", || catch_up(&app.database()?))?;
+    let peak = run.answers as f64 / (PEAK + late).as_secs_f64();
+    eprintln!("    {peak:.0} requests/s");
+    Ok(peak)
+}
+
+/// Prints the minutes as a table, and answers the same as JSON.
+fn print(minutes: &[Minute]) -> Vec<Value> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
     let middle = |memory: &[u64]| {
         let mut memory = memory.to_vec();
@@ -309,7 +339,7 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
         "log MiB"
     );
     let mut rows = Vec::new();
-    for (number, minute) in all.iter().enumerate() {
+    for (number, minute) in minutes.iter().enumerate() {
         let (p50, p99) = (ms(percentile(&minute.times, 50)), ms(percentile(&minute.times, 99)));
         let (most, memory) = (ms(minute.times.last().copied().unwrap_or_default()), middle(&minute.memory) as f64 / 1024.0);
         let per_second = minute.times.len() as f64 / 60.0;
@@ -333,24 +363,7 @@ pub fn bench(options: &Options, minutes: u64) -> Result<()> {
             "database_mib": database, "log_mib": log,
         }));
     }
-    println!("{tasks} tasks, {failed} failed; {} unexpected answers", errors.len());
-    if let Ok(late) = &late {
-        println!("the last picture was there {:.1} s after the last request", late.as_secs_f64());
-    }
-    errors.iter().take(5).for_each(|error| println!("    {error}"));
-    if let Some(file) = &options.json {
-        let report = serde_json::json!({"rate": rate, "minutes": rows, "tasks": tasks, "failed": failed, "errors": errors.len()});
-        std::fs::write(file, format!("{report:#}\n"))?;
-    }
-    let offenders: i64 = audit::INVARIANTS.iter().try_fold(0, |sum, invariant| {
-        let count: i64 = app.database()?.query_row(&format!("SELECT count(*) FROM ({})", invariant.offenders), [], |row| row.get(0))?;
-        anyhow::Ok(sum + count)
-    })?;
-    println!("the books: {}", if offenders == 0 { "right".to_owned() } else { format!("{offenders} rows break a rule") });
-    if !errors.is_empty() || offenders > 0 || failed > 0 {
-        bail!("{} unexpected answers, {failed} failed tasks, {offenders} rows that break a rule", errors.len());
-    }
-    late.map(drop)
+    rows
 }
 
 /// How many pictures are under way.
