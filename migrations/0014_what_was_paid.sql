@@ -215,6 +215,17 @@ BEGIN
     WHERE NEW.refund_id IS NOT NULL
     ON CONFLICT (id) DO UPDATE SET status = excluded.status;
 
+    -- Both at once, and before the order tells what was paid: in two steps credits would come back that are to go.
+    UPDATE subscription_periods SET
+        amount_paid = coalesce(NEW.amount_paid, amount_paid),
+        refunded_amount = max(refunded_amount, coalesce(NEW.refunded_amount, 0), coalesce((
+            SELECT sum(amount) FROM refunds WHERE transaction_id = NEW.transaction_id AND status = 'succeeded'), 0)),
+        disputed_at = CASE NEW.disputed
+            WHEN 1 THEN coalesce(disputed_at, NEW.at) WHEN 0 THEN iif(disputed_at > NEW.at - 86400, disputed_at, NULL) ELSE disputed_at
+        END,
+        updated_at = NEW.at
+    WHERE id = NEW.transaction_id;
+
     UPDATE orders SET
         amount_paid = iif(status = 'refunded', amount_paid, coalesce(NEW.amount_paid, amount_paid)),
         refunded_amount = max(refunded_amount, coalesce(NEW.refunded_amount, 0), coalesce((
@@ -234,16 +245,6 @@ BEGIN
         OR transaction_id IS NULL AND (payment_id = NEW.provider_order_id OR checkout_id = NEW.checkout_id)
            AND NOT EXISTS (SELECT 1 FROM products WHERE id = product_id AND kind = 'plan')
     );
-
-    UPDATE subscription_periods SET
-        amount_paid = coalesce(NEW.amount_paid, amount_paid),
-        refunded_amount = max(refunded_amount, coalesce(NEW.refunded_amount, 0), coalesce((
-            SELECT sum(amount) FROM refunds WHERE transaction_id = NEW.transaction_id AND status = 'succeeded'), 0)),
-        disputed_at = CASE NEW.disputed
-            WHEN 1 THEN coalesce(disputed_at, NEW.at) WHEN 0 THEN iif(disputed_at > NEW.at - 86400, disputed_at, NULL) ELSE disputed_at
-        END,
-        updated_at = NEW.at
-    WHERE id = NEW.transaction_id;
 
     UPDATE subscriptions SET next_look_at = min(coalesce(next_look_at, NEW.at + 86400), NEW.at + 86400)
     WHERE NEW.disputed = 1 AND id = (SELECT subscription_id FROM subscription_periods WHERE id = NEW.transaction_id);

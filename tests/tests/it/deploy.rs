@@ -164,7 +164,16 @@ fn a_spinapp_has_every_setting_and_the_secret_ones_from_a_secret() {
     // The fields of the resource's definition that are used here; the cluster drops what it does not know.
     let spec = &app["spec"];
     assert!(
-        keys(spec).is_subset(&set(["image", "executor", "replicas", "checks", "resources", "runtimeConfig", "variables"])),
+        keys(spec).is_subset(&set([
+            "image",
+            "executor",
+            "replicas",
+            "checks",
+            "invocationLimits",
+            "resources",
+            "runtimeConfig",
+            "variables"
+        ])),
         "{:?}",
         keys(spec)
     );
