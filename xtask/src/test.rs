@@ -1,6 +1,7 @@
 //! Everything that has to hold before a change goes in.
 
 use std::env;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -126,14 +127,15 @@ pub fn screenshots() -> Result<()> {
 /// Where `CI` is set the browser and the servers must be there.
 fn get_programs(options: &Options) -> Result<Vec<String>> {
     let target = root().join("target");
-    let found = if options.no_install { Browser::find().ok_or_else(browser::not_installed) } else { Browser::get(&target) };
+    let find_browser = || if options.no_install { Browser::find().ok_or_else(browser::not_installed) } else { Browser::get(&target) };
+    let found = patiently(find_browser);
     let mut required = Vec::new();
     let mut others = Vec::new();
     match found {
         Err(why) => required.push(format!("the console: no page is looked at. {why}")),
         Ok(_) => others.extend(browser::axe(&target).err().map(|why| format!("accessibility: pages are not checked with axe-core. {why}"))),
     }
-    if let Err(why) = servers::Programs::get(&target) {
+    if let Err(why) = patiently(|| servers::Programs::get(&target)) {
         required.push(format!("shared stores: nothing runs on a libSQL server or with a Redis. {why}"));
     }
     let readers = [Validator::get(&target).map(drop), Generator::get(&target).map(drop)];
@@ -146,6 +148,19 @@ fn get_programs(options: &Options) -> Result<Vec<String>> {
         bail!("CI is set, so these must be tested: {}", required.join("; "));
     }
     Ok([required, others].concat())
+}
+
+/// Where `CI` is set, tries again what may have failed by a moment's trouble on the way to a mirror.
+fn patiently<T>(get: impl Fn() -> Result<T, String>) -> Result<T, String> {
+    let mut got = get();
+    for _ in 0..3 {
+        if got.is_ok() || !in_ci() {
+            break;
+        }
+        thread::sleep(Duration::from_secs(10));
+        got = get();
+    }
+    got
 }
 
 /// Whether this runs as a service that checks changes; all of them set this variable.
