@@ -19,8 +19,9 @@ async fn a_cache_that_hangs_is_done_without() {
     assert!(answer.calls().sqlite > 0, "the session is asked of the database: {answer}");
     let failed = world.events("cache_failed");
     assert!(failed.iter().any(|line| line["cause"].as_str().unwrap().contains("no answer in time")), "{failed:?}");
-    // What has just hung is not waited for again.
-    assert_eq!(ada.get(200, &format!("/api/tasks/{task}")).await.calls().kv, 0);
+    // What has just hung is not waited for again, by the host that has met it; where there are two, they take turns.
+    let next = [ada.get(200, &format!("/api/tasks/{task}")).await.calls(), ada.get(200, &format!("/api/tasks/{task}")).await.calls()];
+    assert!(next.iter().any(|calls| calls.kv == 0), "{next:?}");
     world
         .until("the cache to be asked again", async || {
             let calls = ada.get(200, &format!("/api/tasks/{task}")).await.calls();
