@@ -195,21 +195,21 @@ fn is_out_of_credits(answer: &Value) -> bool {
 }
 
 fn read_created(status: StatusCode, answer: &Value) -> Result<String, CreateError> {
-    // Not the provider's own words but those of something before it, which may have passed the order on before it lost patience.
-    if !answer["code"].is_i64() && !status.is_client_error() {
-        return Err(CreateError::Unknown(format!("status {status} without a code")));
-    }
-    let code_of = |answer: &Value| answer["code"].as_i64().unwrap_or(i64::from(status.as_u16()));
-    let code = || format!("code {}", code_of(answer));
-    match code_of(answer) {
+    let code = match answer["code"].as_i64() {
+        Some(code) => code,
+        None if status.is_client_error() => i64::from(status.as_u16()),
+        // Not the provider's own words but those of something before it, which may have passed the order on before it lost patience.
+        None => return Err(CreateError::Unknown(format!("status {status} without a code"))),
+    };
+    match code {
         200 => match answer["data"]["taskId"].as_str() {
             Some(id) if !id.is_empty() => Ok(id.to_owned()),
             _ => Err(CreateError::Unknown("accepted without a task id".into())),
         },
         // Out of credits, key limit, queue full, too many calls, maintenance: nothing was made, and it passes.
-        401 | 402 | 408 | 429 | 433 | 455 | 500 | 505 | 550 => Err(CreateError::Later(code())),
-        _ if is_out_of_credits(answer) => Err(CreateError::Later(format!("{}, credits insufficient", code()))),
-        _ => Err(CreateError::Refused(code())),
+        401 | 402 | 408 | 429 | 433 | 455 | 500 | 505 | 550 => Err(CreateError::Later(format!("code {code}"))),
+        _ if is_out_of_credits(answer) => Err(CreateError::Later(format!("code {code}, credits insufficient"))),
+        _ => Err(CreateError::Refused(format!("code {code}"))),
     }
 }
 
